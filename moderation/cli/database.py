@@ -1,0 +1,34 @@
+"""`vetline db`: bring the tables to this release."""
+
+import typer
+
+from moderation.cli.output import talk
+from moderation.ledger import migrate
+from moderation.ledger.engine import open_ledger
+from moderation.ledger.policies import seed_builtin
+from moderation.services.desk import resolve
+
+commands = typer.Typer()
+_db = typer.Typer(help="The database's tables.", no_args_is_help=True)
+commands.add_typer(_db, name="db")
+
+
+@_db.command()
+def upgrade() -> None:
+    """Create or migrate the tables, and add the built-in policies that are missing. Safe to repeat."""
+    with resolve(need_redis=False) as services:
+        engine = open_ledger(services.database_url)
+        before = migrate.current(engine)
+        after = migrate.upgrade(engine)
+        seeded = seed_builtin(engine)
+        engine.dispose()
+    talk(f"tables: {before} -> {after}; built-in policies added: {seeded}")
+
+
+@_db.command()
+def current() -> None:
+    """Show the database's revision and the one that this release expects."""
+    with resolve(need_redis=False) as services:
+        engine = open_ledger(services.database_url)
+        typer.echo(f"{migrate.current(engine)} (this release: {migrate.head()})")
+        engine.dispose()

@@ -1,0 +1,71 @@
+"""How commands show rows: a table for a person, JSON for a program. Data on stdout, talk on stderr."""
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from rich.console import Console
+from rich.table import Table
+
+Row = Mapping[str, Any]
+
+
+def talk(line: str) -> None:
+    """One line for a person, on stderr."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    print(to_json(value, indent=2).decode())  # noqa: T201 - data goes to stdout
+
+
+def print_jsonl(rows: Iterable[Row]) -> int:
+    """A JSON object a line on stdout; how many there were."""
+    count = 0
+    for row in rows:
+        print(to_json(dict(row)).decode())  # noqa: T201 - as above
+        count += 1
+    return count
+
+
+def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> int:
+    """CSV with a header on stdout; values that are not plain are JSON. How many rows there were."""
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    count = 0
+    for row in rows:
+        writer.writerow([_plain(row.get(column)) for column in columns])
+        count += 1
+    return count
+
+
+def print_table(
+    rows: Iterable[Row], columns: Mapping[str, str], *, style: Callable[[Row], str | None] = lambda _: None
+) -> int:
+    """A table on stdout, as wide as the terminal. columns: heading by field. How many rows there were."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
+    count = 0
+    for row in rows:
+        table.add_row(*(_shown(row.get(field)) for field in columns), style=style(row))
+        count += 1
+    if count:
+        console.print(table)
+    return count
+
+
+def _plain(value: Any) -> Any:
+    return to_json(value).decode() if isinstance(value, dict | list) else value
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(_plain(value)).replace("[", "\\[")

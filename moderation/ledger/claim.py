@@ -1,0 +1,50 @@
+"""Claim: the right to work on a row, under a lease that is renewed and a fence that only grows."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from moderation.assessment import Claim
+from moderation.ledger.engine import reaching_postgres
+
+_CLAIM = text("""
+    UPDATE assessment SET
+        state = 'running', attempt = attempt + 1, charged = charged + 1, worker = :worker,
+        claimed_at = now(), lease_until = now() + make_interval(secs => :lease_s),
+        not_before = NULL, ring_at = NULL
+    WHERE id IN (
+        SELECT id FROM assessment
+        WHERE id = ANY(:ids) AND state = 'queued' AND (not_before IS NULL OR not_before <= now())
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until
+""")
+
+_BEAT = text("""
+    UPDATE assessment AS a SET lease_until = now() + make_interval(secs => :lease_s)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS held (id, attempt)
+    WHERE a.id = held.id AND a.attempt = held.attempt AND a.state = 'running'
+    RETURNING a.id
+""")
+
+
+def claim(engine: Engine, ids: Sequence[UUID], *, worker: str, lease_s: float) -> list[Claim]:
+    """Claim what is due of these rows; the others are running, ended, not due, or unknown, and are left out.
+
+    The attempt is charged here, before any work: a crash cannot forget it.
+    """
+    with reaching_postgres(), engine.connect() as connection:
+        rows = connection.execute(_CLAIM, {"ids": list(ids), "worker": worker, "lease_s": lease_s})
+        return [Claim(**row._mapping) for row in rows]
+
+
+def beat(engine: Engine, held: Iterable[Claim], *, lease_s: float) -> set[UUID]:
+    """Renew the leases of everything in hand in one statement and return the ids whose lease was lost."""
+    claims = list(held)
+    if not claims:
+        return set()
+    values = {"ids": [c.id for c in claims], "attempts": [c.attempt for c in claims], "lease_s": lease_s}
+    with reaching_postgres(), engine.connect() as connection:
+        kept = set(connection.execute(_BEAT, values).scalars())
+    return {c.id for c in claims} - kept

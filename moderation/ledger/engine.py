@@ -1,0 +1,76 @@
+"""The connection to Postgres, and the one seam where its errors become ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from moderation.errors import BadSetting, LedgerUnavailable
+from moderation.settings import LedgerSettings
+
+# Postgres' classes of "not now": connection lost, too many connections, shut down, read-only standby, lock timeout.
+_DOWN_STATES = ("08", "53", "57", "25006", "55P03", "40")
+
+
+def ledger_url(database_url: str) -> URL:
+    """The URL with the driver that we use; `postgres://` and `postgresql://` mean the same."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError as exc:
+        raise BadSetting("DATABASE_URL is not a database URL") from exc
+    if url.get_backend_name() not in {"postgres", "postgresql"}:
+        raise BadSetting(f"DATABASE_URL must be a Postgres URL, not {url.get_backend_name()}")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def open_ledger(database_url: str, settings: LedgerSettings | None = None) -> Engine:
+    """An engine whose statements commit by themselves; `engine.begin()` still makes a transaction of several.
+
+    Connects lazily: a database that is down shows at the first statement, as LedgerUnavailable.
+    """
+    settings = settings or LedgerSettings()
+    options = f"-c statement_timeout={int(settings.statement_timeout_s * 1000)} -c timezone=UTC"
+    return create_engine(
+        ledger_url(database_url),
+        isolation_level="AUTOCOMMIT",
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_timeout_s,
+        pool_use_lifo=True,
+        connect_args={
+            "connect_timeout": settings.connect_timeout_s,
+            "options": options,
+            "application_name": "vetline",
+        },
+    )
+
+
+def is_down(error: DBAPIError) -> bool:
+    """Whether the error says that Postgres cannot be used now, rather than that the statement is wrong."""
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    return str(state).startswith(_DOWN_STATES)
+
+
+@contextmanager
+def reaching_postgres() -> Iterator[None]:
+    """Turns Postgres being away into LedgerUnavailable; any other error is a defect and passes."""
+    try:
+        yield
+    except PoolTimeoutError as exc:
+        raise LedgerUnavailable("no connection to Postgres came free in time") from exc
+    except DBAPIError as exc:
+        if not is_down(exc):
+            raise
+        reason = str(exc.orig).strip().splitlines()
+        raise LedgerUnavailable(f"Postgres: {reason[0] if reason else type(exc.orig).__name__}") from exc
+
+
+def ping(engine: Engine) -> None:
+    """Raises LedgerUnavailable unless Postgres answers."""
+    with reaching_postgres(), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))

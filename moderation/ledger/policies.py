@@ -1,0 +1,99 @@
+"""The registry of policy revisions. A revision is added, cited and kept; it never changes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, text
+
+from moderation.errors import UnknownPolicy
+from moderation.ledger.engine import reaching_postgres
+from moderation.policy import PolicyRevision, builtin_policies, parse_ref
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedPolicy:
+    """A revision as assessments cite it."""
+
+    id: int
+    policy: str
+    revision: int
+
+    @property
+    def ref(self) -> str:
+        return f"{self.policy}@{self.revision}"
+
+
+_ADD = text("""
+    INSERT INTO policy_revision (policy, revision, title, document, prompt, prompt_sha256, created_by, reason)
+    VALUES (:policy, :revision, :title, CAST(:document AS jsonb), :prompt, :prompt_sha256, :created_by, :reason)
+    ON CONFLICT (policy, revision) DO NOTHING
+    RETURNING id
+""")
+
+_CURRENT = text("""
+    SELECT DISTINCT ON (policy) id, policy, revision FROM policy_revision
+    WHERE policy = ANY(:policies) AND retired_at IS NULL
+    ORDER BY policy, revision DESC
+""")
+
+_EXACT = text("""
+    SELECT r.id, r.policy, r.revision FROM policy_revision r
+    JOIN unnest(CAST(:policies AS text[]), CAST(:revisions AS integer[])) AS wanted (policy, revision)
+        ON (r.policy, r.revision) = (wanted.policy, wanted.revision)
+    WHERE r.retired_at IS NULL
+""")
+
+_LOAD = text("SELECT document FROM policy_revision WHERE id = :id")
+
+
+def add_revision(connection: Connection, policy: PolicyRevision, *, by: str, reason: str) -> bool:
+    """Write a revision that is new; False where exactly this id@revision stands already."""
+    row = connection.execute(
+        _ADD,
+        {
+            "policy": policy.policy,
+            "revision": policy.revision,
+            "title": policy.title,
+            "document": policy.model_dump_json(),
+            "prompt": policy.prompt,
+            "prompt_sha256": policy.prompt_sha256,
+            "created_by": by,
+            "reason": reason,
+        },
+    ).first()
+    return row is not None
+
+
+def seed_builtin(engine: Engine) -> int:
+    """Add the built-in policies that are missing and say how many were. Safe to repeat."""
+    with reaching_postgres(), engine.begin() as connection:
+        return sum(
+            add_revision(connection, policy, by="vetline", reason="built in") for policy in builtin_policies()
+        )
+
+
+def pin(engine: Engine, refs: Iterable[str]) -> dict[str, PinnedPolicy]:
+    """Each ref ("id" or "id@revision") with the revision that it means now. Raises UnknownPolicy."""
+    wanted = {ref: parse_ref(ref) for ref in set(refs)}
+    current = [policy for policy, revision in wanted.values() if revision is None]
+    exact = [(policy, revision) for policy, revision in wanted.values() if revision is not None]
+    found: dict[tuple[str, int | None], PinnedPolicy] = {}
+    with reaching_postgres(), engine.connect() as connection:
+        if current:
+            for row in connection.execute(_CURRENT, {"policies": current}):
+                found[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
+        if exact:
+            names, revisions = [list(column) for column in zip(*exact, strict=True)]
+            for row in connection.execute(_EXACT, {"policies": names, "revisions": revisions}):
+                found[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
+    for ref, key in wanted.items():
+        if key not in found:
+            raise UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
+    return {ref: found[key] for ref, key in wanted.items()}
+
+
+def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
+    """The whole policy behind an assessment's policy_revision_id."""
+    with reaching_postgres(), engine.connect() as connection:
+        document = connection.execute(_LOAD, {"id": revision_id}).scalar_one()
+    return PolicyRevision.model_validate(document)

@@ -1,0 +1,73 @@
+"""Retry what failed, cancel what has not started. History is kept: attempts stay, the fence goes on growing."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, TextClause, text
+
+from moderation.ledger.engine import reaching_postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which assessments a command means. Every field that is None leaves the choice open."""
+
+    code: str | None = None
+    batch: str | None = None
+    policy: str | None = None
+    ids: tuple[UUID, ...] = ()
+
+    def values(self) -> dict[str, Any]:
+        return {"code": self.code, "batch": self.batch, "policy": self.policy, "ids": list(self.ids)}
+
+
+# The casts tell Postgres the type of a parameter that may be NULL.
+SELECTED = """
+    (CAST(:code AS text) IS NULL OR a.error_code = :code)
+    AND (CAST(:batch AS text) IS NULL OR a.batch = :batch)
+    AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
+    AND (cardinality(CAST(:ids AS uuid[])) = 0 OR a.id = ANY(CAST(:ids AS uuid[])))
+"""
+
+_RETRY = text(f"""
+    WITH chosen AS (
+        SELECT a.id FROM assessment a
+        WHERE a.state = 'failed' AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now()) AND {SELECTED}
+        LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE assessment a SET
+        state = 'queued', charged = 0, crashes = 0, not_before = NULL, ring_at = now(), ended_at = NULL
+    FROM chosen WHERE a.id = chosen.id
+    RETURNING a.id
+""")
+
+_CANCEL = text(f"""
+    WITH chosen AS (
+        SELECT a.id FROM assessment a WHERE a.state = 'queued' AND {SELECTED} LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE assessment a SET state = 'cancelled', ring_at = NULL, not_before = NULL, ended_at = now()
+    FROM chosen WHERE a.id = chosen.id
+    RETURNING a.id
+""")
+
+
+def retry_failed(
+    engine: Engine, selection: Selection, *, limit: int = 10_000, before: datetime | None = None
+) -> list[UUID]:
+    """Queue up to `limit` failed assessments again, with a fresh count of attempts.
+
+    before: only what had failed by then, so that paging ends though items may fail again meanwhile.
+    """
+    return _change(engine, _RETRY, selection, {"limit": limit, "before": before})
+
+
+def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) -> list[UUID]:
+    """Cancel up to `limit` assessments that no worker has claimed."""
+    return _change(engine, _CANCEL, selection, {"limit": limit})
+
+
+def _change(engine: Engine, statement: TextClause, selection: Selection, more: dict[str, Any]) -> list[UUID]:
+    with reaching_postgres(), engine.connect() as connection:
+        return list(connection.execute(statement, selection.values() | more).scalars())

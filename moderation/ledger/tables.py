@@ -1,0 +1,223 @@
+"""The tables, as SQLModel classes. Times carry their zone; constraints carry their names.
+
+`attempt` and `verdict` are append-only. SQLModel tables do not validate: only checked values are written to them.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.types import UserDefinedType
+from sqlmodel import Field, SQLModel
+
+NOW = text("now()")
+
+
+class Xid8(UserDefinedType[str]):
+    """Postgres' 64-bit transaction id: the order of commits that a feed can stand on."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "xid8"
+
+
+ischema_names["xid8"] = Xid8  # so that reading a database's tables knows it too
+
+
+def _time(*, default: bool = False, nullable: bool = True) -> Any:
+    return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
+
+
+def _json() -> Any:
+    return Column(JSONB, nullable=True)
+
+
+def _text(*, nullable: bool = False) -> Any:
+    return Column(Text, nullable=nullable)
+
+
+class PolicyRevisionRow(SQLModel, table=True):
+    """A policy revision. `document` is the whole policy; `prompt` its rendered text. Never changed once cited."""
+
+    __tablename__ = "policy_revision"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="policy_revision_pk"),
+        UniqueConstraint("policy", "revision", name="policy_revision_once"),
+    )
+
+    id: int = Field(sa_column=Column(Integer, Identity(always=True)))
+    policy: str = Field(sa_column=_text())
+    revision: int
+    title: str = Field(sa_column=_text())
+    document: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    prompt: str = Field(sa_column=_text())
+    prompt_sha256: str = Field(sa_column=_text())
+    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    created_by: str = Field(sa_column=_text())
+    reason: str = Field(sa_column=_text())
+    retired_at: datetime | None = Field(default=None, sa_column=_time())
+
+
+class AssessmentRow(SQLModel, table=True):
+    """One image under one policy revision.
+
+    attempt: the fence, grows with each claim. charged: attempts that count against the limit.
+    crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier.
+    ring_at: when the sweeper rings it next, while it is queued.
+    """
+
+    __tablename__ = "assessment"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="assessment_pk"),
+        ForeignKeyConstraint(
+            ["policy_revision_id"], ["policy_revision.id"], name="assessment_policy_revision_fk"
+        ),
+        UniqueConstraint("policy", "key", name="assessment_key_once"),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="assessment_state_known"
+        ),
+        CheckConstraint(
+            "(state = 'running') = (lease_until IS NOT NULL)", name="assessment_lease_while_running"
+        ),
+        CheckConstraint("(state = 'queued') = (ring_at IS NOT NULL)", name="assessment_rings_while_queued"),
+        Index("assessment_due", "priority", "ring_at", postgresql_where=text("state = 'queued'")),
+        Index("assessment_leases", "lease_until", postgresql_where=text("state = 'running'")),
+        Index("assessment_failures", "error_code", postgresql_where=text("state = 'failed'")),
+        Index("assessment_batch", "batch", "state", postgresql_where=text("batch IS NOT NULL")),
+        # Every row is updated three times in its life: room in the page keeps it in place.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: UUID = Field(sa_column=Column(Uuid))
+    uri: str = Field(sa_column=_text())
+    policy: str = Field(sa_column=_text())
+    policy_revision_id: int
+    key: str | None = Field(default=None, sa_column=_text(nullable=True))
+    batch: str | None = Field(default=None, sa_column=_text(nullable=True))
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    meta: dict[str, Any] | None = Field(default=None, sa_column=Column("metadata", JSONB, nullable=True))
+    state: str = Field(sa_column=Column(Text, nullable=False, server_default="queued"))
+    attempt: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    charged: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    crashes: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    worker: str | None = Field(default=None, sa_column=_text(nullable=True))
+    claimed_at: datetime | None = Field(default=None, sa_column=_time())
+    lease_until: datetime | None = Field(default=None, sa_column=_time())
+    not_before: datetime | None = Field(default=None, sa_column=_time())
+    ring_at: datetime | None = Field(default=None, sa_column=_time())
+    error_code: str | None = Field(default=None, sa_column=_text(nullable=True))
+    error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
+    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    ended_at: datetime | None = Field(default=None, sa_column=_time())
+
+
+class AttemptRow(SQLModel, table=True):
+    """One ended claim of an assessment and what came of it."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (
+        PrimaryKeyConstraint("assessment_id", "attempt", name="attempt_pk"),
+        ForeignKeyConstraint(["assessment_id"], ["assessment.id"], name="attempt_assessment_fk"),
+        CheckConstraint(
+            "outcome IN ('done', 'failed', 'retried', 'given_back', 'crashed', 'cancelled')",
+            name="attempt_outcome_known",
+        ),
+    )
+
+    assessment_id: UUID = Field(sa_column=Column(Uuid))
+    attempt: int
+    outcome: str = Field(sa_column=_text())
+    worker: str | None = Field(default=None, sa_column=_text(nullable=True))
+    claimed_at: datetime | None = Field(default=None, sa_column=_time())
+    ended_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    error_code: str | None = Field(default=None, sa_column=_text(nullable=True))
+    error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
+    timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
+    asks: list[dict[str, Any]] | None = Field(default=None, sa_column=_json())
+
+
+class VerdictRow(SQLModel, table=True):
+    """The answer, with all that is needed to explain and repeat it. One for an assessment, never changed."""
+
+    __tablename__ = "verdict"
+    __table_args__ = (
+        PrimaryKeyConstraint("assessment_id", name="verdict_pk"),
+        ForeignKeyConstraint(["assessment_id"], ["assessment.id"], name="verdict_assessment_fk"),
+        ForeignKeyConstraint(
+            ["policy_revision_id"], ["policy_revision.id"], name="verdict_policy_revision_fk"
+        ),
+        CheckConstraint("rating IN ('Safe', 'Unsafe')", name="verdict_rating_known"),
+        Index("verdict_feed", "xid", "seq"),
+        Index("verdict_pixels", "pixels_sha256"),
+    )
+
+    assessment_id: UUID = Field(sa_column=Column(Uuid))
+    attempt: int
+    policy_revision_id: int
+    rating: str = Field(sa_column=_text())
+    category: str = Field(sa_column=_text())
+    rationale: str = Field(sa_column=_text())
+    rationale_truncated: bool
+    needs_review: bool
+    p_unsafe: float | None = None
+    p_unsafe_calibrated: float | None = None
+    rung: str = Field(sa_column=_text())
+    finish_reason: str | None = Field(default=None, sa_column=_text(nullable=True))
+    raw_output: str | None = Field(default=None, sa_column=_text(nullable=True))
+    judge: str = Field(sa_column=_text())
+    model: str = Field(sa_column=_text())
+    weights_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
+    runtime: str = Field(sa_column=_text())
+    runtime_version: str = Field(sa_column=_text())
+    template_mode: str | None = Field(default=None, sa_column=_text(nullable=True))
+    prompt_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
+    sampling: dict[str, Any] | None = Field(default=None, sa_column=_json())
+    bytes_sha256: str = Field(sa_column=_text())
+    pixels_sha256: str = Field(sa_column=_text())
+    media_type: str = Field(sa_column=_text())
+    width: int
+    height: int
+    frames: int
+    byte_count: int = Field(sa_column=Column(BigInteger, nullable=False))
+    view: str = Field(sa_column=_text())
+    etag: str | None = Field(default=None, sa_column=_text(nullable=True))
+    version: str | None = Field(default=None, sa_column=_text(nullable=True))
+    timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
+    recorded_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    xid: str = Field(sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()")))
+    seq: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+
+
+class SweepRow(SQLModel, table=True):
+    """When the ledger was last swept, and by whom: one row, the sweeper's own sign of life."""
+
+    __tablename__ = "sweep"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="sweep_pk"),
+        CheckConstraint("id = 1", name="sweep_one_row"),
+    )
+
+    id: int = Field(default=1, sa_column=Column(SmallInteger, autoincrement=False))
+    swept_at: datetime = Field(sa_column=_time(nullable=False))
+    worker: str = Field(sa_column=_text())
+    rung: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))

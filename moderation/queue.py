@@ -1,0 +1,50 @@
+"""The Celery app: names and settings that producers, workers and Flower share."""
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from moderation.settings import QueueSettings
+
+
+def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
+    """A Celery app on the doorbell's Redis. Sending `vetline.assess` with `uri` and `policy` submits an image."""
+    settings = settings or QueueSettings()
+    app = Celery("vetline")
+    app.conf.update(
+        broker_url=redis_url,
+        broker_transport="moderation.transport:Transport",
+        broker_transport_options={
+            "global_keyprefix": settings.key_prefix,
+            "priority_steps": [0],  # one list: the ledger rings in order of priority
+            "socket_timeout": settings.socket_timeout_s,
+            "socket_connect_timeout": settings.socket_timeout_s,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+            "client_name": "vetline",
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # Redis away is not a reason to drop a loaded model
+        broker_channel_error_retry=True,  # a full Redis refuses writes; the worker stays
+        broker_pool_limit=4,
+        task_queues=[Queue(settings.name, Exchange(""), routing_key=settings.name)],
+        task_default_queue=settings.name,
+        task_default_exchange="",
+        task_default_routing_key=settings.name,
+        task_create_missing_queues=False,
+        accept_content=["json"],
+        task_serializer="json",
+        event_serializer="json",
+        result_backend=None,
+        task_ignore_result=True,  # verdicts stand in the ledger
+        task_acks_late=True,  # holds the slot until the task ends, so that prefetch 1 means no message waits here
+        worker_prefetch_multiplier=1,
+        worker_pool="threads",
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        worker_enable_remote_control=True,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_soft_shutdown_timeout=0,
+        worker_proc_alive_timeout=30,
+    )
+    return app

@@ -1,0 +1,73 @@
+"""Settings that producers and workers share: typed, frozen, read once from the environment."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Where Postgres and Redis are. Unset means: whatever `moderation.services` finds or starts."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
+    redis_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("REDIS_URL", "CELERY_BROKER_URL")
+    )
+    data_dir: Path = Field(default=Path(".vetline"), validation_alias="VETLINE_DATA_DIR")
+
+
+class LedgerSettings(BaseSettings):
+    """How this process talks to Postgres."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_LEDGER_", frozen=True, extra="ignore")
+
+    pool_size: int = Field(8, gt=0)  # a statement takes about 1 ms: 8 connections carry 128 threads
+    connect_timeout_s: int = Field(5, gt=0)
+    statement_timeout_s: float = Field(30, gt=0)
+    pool_timeout_s: float = Field(15, gt=0)  # waiting longer for a connection means that the database is down
+
+
+class LeaseSettings(BaseSettings):
+    """The protocol of claims. The three times belong together: see the reasons."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_LEASE_", frozen=True, extra="ignore")
+
+    lease_s: float = Field(
+        45, gt=0
+    )  # three missed heartbeats; a dead worker's items run again within a minute
+    beat_s: float = Field(12, gt=0)  # leaves room for three beats and a slow statement in one lease
+    max_attempts: int = Field(5, gt=0)  # charged attempts of a transient failure before it is a failure
+    suspect_crashes: int = Field(
+        2, gt=0
+    )  # deaths with an item in hand before it runs alone under observation
+    max_crashes: int = Field(10, gt=0)  # an item that takes whole machines down cannot be observed: stop here
+    retry_base_s: float = Field(2, gt=0)  # full jitter over base * 2^n
+    retry_cap_s: float = Field(300, gt=0)
+
+
+class QueueSettings(BaseSettings):
+    """The doorbell in Redis."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_QUEUE_", frozen=True, extra="ignore")
+
+    name: str = "vetline"
+    key_prefix: str = ""  # for several installations on one Redis
+    depth: int = Field(1000, gt=0)  # messages rung ahead: a second's work of 16 GPUs at 60 images/s
+    ring_again_s: float = Field(30, gt=0)  # a message that was not claimed by then is taken for lost
+    empty_grace_s: float = Field(
+        5, gt=0
+    )  # the same when the queue stands empty: nothing can be waiting in it
+    sweep_s: float = Field(1, gt=0)
+    socket_timeout_s: float = Field(5, gt=0)
+
+
+class LogSettings(BaseSettings):
+    """What is logged, and as what."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="LOG_LEVEL")
+    style: Literal["auto", "json", "console"] = Field(default="auto", validation_alias="VETLINE_LOG_STYLE")

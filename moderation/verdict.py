@@ -1,0 +1,96 @@
+"""A verdict is the answer of a judge about one image under one policy revision, with all that explains it."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Rating(StrEnum):
+    """The two words that the model was trained to answer with."""
+
+    SAFE = "Safe"
+    UNSAFE = "Unsafe"
+
+
+class Rung(StrEnum):
+    """How an answer was reached. The ladder of the sglang judge, in order; the last is for judges without text."""
+
+    STRICT = "strict"  # first answer, strict JSON
+    SALVAGE = "salvage"  # rating and category complete in an answer that was cut in its rationale
+    RESEED = "reseed"  # asked again with a new seed
+    GREEDY = "greedy"  # asked at temperature 0
+    GRAMMAR = "grammar"  # asked under a grammar that pins the trained template
+    RATING = "rating"  # a one-token question for the rating alone
+    CLASSIFIER = "classifier"  # scores of a classifier, no text
+
+
+class Ask(BaseModel):
+    """One question to the runtime and what came back, kept whatever came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rung: Rung
+    view: str = "whole"  # which view of the image was asked about
+    raw: str | None = None
+    problem: str | None = None  # why the answer did not parse; None where it did
+    finish_reason: str | None = None
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    elapsed_ms: float = 0.0
+
+
+class Judgement(BaseModel):
+    """What a judge answers about one view of an image."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rating: Rating
+    category: str  # the policy's own name for it, such as "O4: Nudity Content" or "NA: None applying"
+    rationale: str
+    rationale_truncated: bool = False
+    needs_review: bool = False
+    p_unsafe: float | None = Field(default=None, ge=0, le=1)  # as the model gave it
+    p_unsafe_calibrated: float | None = Field(default=None, ge=0, le=1)
+    rung: Rung
+    finish_reason: str | None = None
+    raw_output: str | None = None
+    asks: tuple[Ask, ...] = ()
+
+    judge: str  # sglang, open-nsfw, ...
+    model: str
+    weights_sha256: str | None = None
+    runtime: str  # sglang, onnxruntime, ...
+    runtime_version: str
+    template_mode: str | None = None
+    prompt_sha256: str | None = None  # of the whole prompt as sent, template included
+    sampling: dict[str, Any] = Field(default_factory=dict)
+
+
+class ImageFacts(BaseModel):
+    """What the decoder found out about an image. Digests are hexadecimal SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes_sha256: str
+    pixels_sha256: str  # of the view that the verdict stands on: RGB rows, oriented
+    media_type: str  # sniffed
+    width: int  # pixels, oriented as a person sees it
+    height: int
+    frames: int = 1
+    byte_count: int
+    view: str = "whole"  # the view that the verdict stands on
+    etag: str | None = None
+    version: str | None = None
+
+
+class Verdict(BaseModel):
+    """A judgement, the image that it is about, and how long each step took."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judgement: Judgement
+    image: ImageFacts
+    timings_ms: dict[str, float] = Field(default_factory=dict)  # fetch, decode, judge

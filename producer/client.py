@@ -1,0 +1,149 @@
+"""The client of an ingestion service: what `submit` returns is committed, whether or not Redis answers."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import ValidationError
+from sqlalchemy import Engine
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+
+from moderation.assessment import Priority, Submission, Ticket
+from moderation.errors import BadSetting, InvalidSubmission, LedgerUnavailable
+from moderation.ledger.engine import open_ledger
+from moderation.ledger.policies import pin
+from moderation.ledger.submit import new_id, submit
+from moderation.settings import QueueSettings, ServiceSettings
+from producer.ringing import Ringing
+
+CHUNK = 1000  # rows of one statement: 181,000 rows/s were measured there, and memory stays small
+
+# Repeating a submission is safe (its ids are ours), so a reply that was lost is asked for again.
+_again = retry(
+    retry=retry_if_exception_type(LedgerUnavailable),
+    stop=stop_after_attempt(4),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2),
+    reraise=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What became of many submissions."""
+
+    accepted: int = 0
+    known: int = 0
+
+    def plus(self, tickets: Sequence[Ticket]) -> "Submitted":
+        known = sum(ticket.known for ticket in tickets)
+        return Submitted(self.accepted + len(tickets) - known, self.known + known)
+
+
+class Client:
+    """Submits images. Safe to share between threads; use as a context manager or call `close`.
+
+    database_url, redis_url: default to DATABASE_URL and REDIS_URL. Without Redis the sweeper rings instead.
+    Raises BadSetting when no database is named; LedgerUnavailable from submit when it cannot be reached.
+    """
+
+    def __init__(self, database_url: str | None = None, redis_url: str | None = None) -> None:
+        services = ServiceSettings()
+        if database_url is None and services.database_url is not None:
+            database_url = services.database_url.get_secret_value()
+        if redis_url is None and services.redis_url is not None:
+            redis_url = services.redis_url.get_secret_value()
+        if database_url is None:
+            raise BadSetting("no database: set DATABASE_URL or pass database_url")
+        self._engine: Engine = open_ledger(database_url)
+        self._ringing = Ringing(redis_url, QueueSettings())
+
+    def submit(
+        self,
+        uri: str,
+        policy: str,
+        *,
+        key: str | None = None,
+        priority: str | Priority = Priority.NORMAL,
+        batch: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Ticket:
+        """Accept one image under one policy, committed when this returns.
+
+        policy: "id" pins the revision current now; "id@revision" names one.
+        key: the same key under the same policy is the same assessment, however often and from wherever.
+        Raises InvalidSubmission, UnknownPolicy, LedgerUnavailable.
+        """
+        submission = self.check(
+            uri=uri, policy=policy, key=key, priority=priority, batch=batch, metadata=metadata
+        )
+        return self._submit([submission])[0]
+
+    def submit_many(
+        self,
+        uris: Iterable[str | Submission],
+        policy: str = "",
+        *,
+        batch: str | None = None,
+        priority: str | Priority = Priority.NORMAL,
+        on_tickets: Callable[[Sequence[Ticket]], None] = lambda _: None,
+    ) -> Submitted:
+        """Accept any number of images in bounded memory; each chunk is committed before the next is read.
+
+        uris: URIs that share policy, batch and priority, or whole submissions.
+        on_tickets: called with the tickets of each chunk, in order, once they are committed.
+        Raises InvalidSubmission at the first bad one: what came in chunks before it stays accepted.
+        """
+        total = Submitted()
+        for chunk in _chunks(uris):
+            submissions = [
+                item
+                if isinstance(item, Submission)
+                else self.check(uri=item, policy=policy, batch=batch, priority=priority)
+                for item in chunk
+            ]
+            tickets = self._submit(submissions)
+            total = total.plus(tickets)
+            on_tickets(tickets)
+        return total
+
+    @staticmethod
+    def check(*, priority: str | Priority = Priority.NORMAL, **fields: Any) -> Submission:
+        """A submission whose every field was checked. Raises InvalidSubmission naming the field."""
+        try:
+            named = Priority.named(priority) if isinstance(priority, str) else priority
+            return Submission(priority=named, **fields)
+        except KeyError:
+            raise InvalidSubmission(f"priority must be high, normal or low, not {priority!r}") from None
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InvalidSubmission(f"{field}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    def close(self) -> None:
+        self._ringing.close()
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _submit(self, submissions: Sequence[Submission]) -> list[Ticket]:
+        pinned = _again(pin)(self._engine, {s.policy for s in submissions})
+        ids = [new_id() for _ in submissions]
+        ring_in_s = self._ringing.promise(len(submissions))
+        tickets = _again(submit)(self._engine, submissions, pinned, ids, ring_in_s=ring_in_s)
+        if ring_in_s:
+            self._ringing.ring(submissions, tickets)
+        return tickets
+
+
+def _chunks(items: Iterable[str | Submission]) -> Iterator[list[str | Submission]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, CHUNK)):
+        yield chunk

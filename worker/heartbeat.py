@@ -1,0 +1,53 @@
+"""The heartbeat: renews the lease of everything in hand, in one statement for the whole worker."""
+
+import threading
+
+import structlog
+from sqlalchemy import Engine
+
+from moderation.errors import LedgerUnavailable
+from moderation.ledger.claim import beat
+from moderation.settings import LeaseSettings
+from worker.hand import Hand
+
+log = structlog.get_logger()
+
+_TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well before the lease runs out
+
+
+class Heartbeat:
+    """A thread that beats until it is stopped."""
+
+    def __init__(self, engine: Engine, hand: Hand, settings: LeaseSettings) -> None:
+        self._engine = engine
+        self._hand = hand
+        self._settings = settings
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=_TRY_AGAIN_S)
+
+    def _run(self) -> None:
+        wait_s = self._settings.beat_s
+        while not self._stopped.wait(wait_s):
+            wait_s = self._settings.beat_s if self._beat() else _TRY_AGAIN_S
+
+    def _beat(self) -> bool:
+        held = self._hand.held()
+        try:
+            lost = beat(self._engine, held, lease_s=self._settings.lease_s)
+        except LedgerUnavailable as exc:
+            log.warning("beat_missed", held=len(held), error=str(exc))
+            return False
+        except Exception:  # whatever it is, a worker without a heartbeat would lose all it has
+            log.exception("beat_failed")
+            return False
+        # An item that ended between `held` and the statement is no loss.
+        for claim in [c for c in self._hand.held() if c.id in lost and c in held]:
+            log.warning("lease_lost", assessment=str(claim.id), attempt=claim.attempt)
+        return True

@@ -1,0 +1,135 @@
+"""The parent's end of one decoder child: started, asked, killed."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from moderation.errors import DecoderUnavailable
+from worker.images.settings import DecodeSettings
+from worker.images.wire import Channel, FrameError, Header
+
+log = structlog.get_logger(__name__)
+
+_START_S = 30.0  # it takes 0.1 s; a machine that swaps takes longer
+_BUFFER_BYTES = 1_000_000
+_KEPT_ENVIRONMENT = ("LD_LIBRARY_PATH", "PYTHONHOME")  # where the interpreter finds its libraries
+
+
+class DecoderDeathError(Exception):
+    """The child ended while it was decoding."""
+
+
+class DecoderOverrunError(Exception):
+    """The child was killed because it took too long."""
+
+
+class DecoderProcess:
+    """One child. Used by one thread at a time, except for `kill`."""
+
+    def __init__(self, settings: DecodeSettings) -> None:
+        """Start the child and wait until it is ready. Raises DecoderUnavailable."""
+        self._settings = settings
+        self.decodes = 0
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                for end in (ours, theirs):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+                self._process = _start(settings, theirs.fileno())
+        except OSError as error:
+            ours.close()
+            raise DecoderUnavailable(f"a decoder could not be started: {error.strerror}") from error
+        self._channel = Channel(ours)
+        try:
+            ready, _ = self._channel.receive(deadline=time.monotonic() + _START_S, max_blob_bytes=0)
+        except (TimeoutError, FrameError) as error:
+            self.kill()
+            raise DecoderUnavailable("a decoder ended before it was ready; is Pillow installed?") from error
+
+        log.info("decoder_started", pid=self.pid, sandboxed=ready.get("sandboxed") is True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, question: Header, data: bytes) -> tuple[Header, list[bytes]]:
+        """One image. After either error the child is gone.
+
+        Raises DecoderOverrunError where it took longer than allowed, DecoderDeathError.
+        """
+        self.decodes += 1
+        deadline = time.monotonic() + self._settings.wall_s
+        try:
+            self._channel.send(question, [data], deadline=deadline)
+            return self._channel.receive(deadline=deadline, max_blob_bytes=self._settings.memory_bytes)
+        except TimeoutError as error:
+            self.kill()
+            raise DecoderOverrunError(f"decoding took longer than {self._settings.wall_s:g} s") from error
+        except FrameError as error:
+            code = self.kill()
+            if code == -24:  # SIGXCPU
+                raise DecoderOverrunError(
+                    f"decoding took more than {self._settings.cpu_s} s of CPU"
+                ) from error
+            raise DecoderDeathError(f"the decoder ended with {code}") from error
+
+    def stop(self) -> None:
+        """Make an `ask` in another thread end with DecoderDeathError."""
+        self._process.kill()
+
+    def kill(self) -> int:
+        """End the child at once. Returns its exit status, which is its own where it had ended before."""
+        self._channel.close()
+        try:
+            return self._process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def _start(settings: DecodeSettings, stdin: int) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter with nothing of ours in it: no environment, no site, no open files.
+
+    subprocess, not fork: the worker has a hundred threads, and a fork of those may inherit a held lock.
+    """
+    boot = (
+        "import json, sys; sys.path[:0] = json.loads(sys.argv[1]);"
+        "from worker.images.decoder_child import main; main(json.loads(sys.argv[2]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-SEsP", "-c", boot, json.dumps(_import_paths()), json.dumps(_options(settings))],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        | {"MALLOC_ARENA_MAX": "1"},  # a second arena would take 64 MB of the address space
+        cwd="/",
+        process_group=0,  # a Ctrl-C at the terminal is the parent's to handle
+    )
+
+
+def _options(settings: DecodeSettings) -> dict[str, object]:
+    limits = ("max_pixels", "max_frames", "max_total_pixels", "frames_judged")
+    return {
+        "memory_bytes": settings.memory_bytes,
+        "cpu_s": settings.cpu_s,
+        "limits": {name: getattr(settings, name) for name in limits},
+    }
+
+
+def _import_paths() -> Sequence[str]:
+    """Where this package and Pillow lie; found without importing Pillow here."""
+    paths = [str(Path(__file__).parents[2])]
+    for name in ("PIL", "pillow_heif"):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            paths.append(str(Path(spec.origin).parents[1]))
+    return list(dict.fromkeys(paths))

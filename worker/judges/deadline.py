@@ -1,0 +1,108 @@
+"""A wall-clock deadline over every socket operation of an HTTP call.
+
+A read timeout alone does not bound a call: each byte that trickles in starts it anew. So the connection pool
+gets a network backend that looks, before each connect, read and write, at the deadline of the calling thread.
+"""
+
+import ssl
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpcore
+
+WRITE_BYTES = 256 * 1024  # so that a slow reader is noticed between pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """A moment on the monotonic clock, in seconds."""
+
+    at_s: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Self:
+        return cls(time.monotonic() + seconds)
+
+    def left_s(self) -> float:
+        return self.at_s - time.monotonic()
+
+    def sooner(self, seconds: float) -> "Deadline":
+        """This deadline, or one so many seconds from now if that comes first."""
+        return Deadline(min(self.at_s, time.monotonic() + seconds))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, this thread's operations on a DeadlineBackend's sockets end by the deadline."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+
+_current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
+    deadline = _current.get()
+    if deadline is None:
+        return timeout
+    left = deadline.left_s()
+    if left <= 0:
+        raise late("the deadline has passed")
+    return left if timeout is None else min(timeout, left)
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A socket whose reads and writes end by the deadline of the thread that makes them."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        view = memoryview(buffer)
+        for start in range(0, len(view), WRITE_BYTES):
+            piece = bytes(view[start : start + WRITE_BYTES])
+            self._inner.write(piece, _left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class DeadlineBackend(httpcore.NetworkBackend):
+    """Opens sockets that keep to deadlines."""
+
+    def __init__(self, *, connect_timeout_s: float) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._connect_timeout_s = connect_timeout_s
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        wanted = self._connect_timeout_s if timeout is None else min(timeout, self._connect_timeout_s)
+        left = _left(wanted, httpcore.ConnectTimeout)
+        return DeadlineStream(self._inner.connect_tcp(host, port, left, local_address, socket_options))

@@ -1,0 +1,28 @@
+"""What every judge is: it turns one view of an image and a policy revision into a judgement."""
+
+from typing import Protocol
+
+from moderation.policy import PolicyRevision
+from moderation.verdict import Judgement
+from worker.images.picture import View
+
+
+class Judge(Protocol):
+    """Called from many threads at once. Every wait inside it has its own deadline."""
+
+    name: str
+    needs_pixels: bool  # whether views must carry `rgb`
+
+    def check(self) -> None:
+        """Whether it could judge an item now. Raises RuntimeUnavailable, or Misuse if it never will."""
+
+    def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
+        """Judge one view within timeout_s seconds of wall clock.
+
+        Raises MalformedAnswer, RequestRefused, PolicyUnsupported (permanent), JudgeTimeout, RuntimeFault
+        (transient), RuntimeUnavailable (the runtime is down). An error that ends a ladder carries the asks
+        made so far as its attribute `asks`.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and models."""

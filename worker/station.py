@@ -1,0 +1,86 @@
+"""A worker put together: its parts, started and stopped in order. One for a process."""
+
+import os
+import threading
+from uuid import UUID
+
+import structlog
+
+from moderation.assessment import Claim
+from moderation.doorbell import Doorbell
+from moderation.ledger.engine import open_ledger, ping
+from moderation.policy import PolicyRevision
+from moderation.settings import LeaseSettings, QueueSettings
+from moderation.verdict import Verdict
+from worker.assess import assess
+from worker.clock import Clock
+from worker.desk import Desk
+from worker.gate import Gate
+from worker.heartbeat import Heartbeat
+from worker.settings import WorkerSettings
+from worker.sweeper import Sweeper
+from worker.tools import make_tools
+from worker.trial import Trial
+
+log = structlog.get_logger()
+
+
+class Station:
+    """Everything that a worker process runs besides Celery."""
+
+    def __init__(self, database_url: str, redis_url: str, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self._lease = LeaseSettings()
+        self._engine = open_ledger(database_url)
+        self._doorbell = Doorbell(redis_url)
+        self._tools = make_tools(settings)
+        self._trial = Trial(settings)
+        self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check)
+        self.desk = Desk(
+            self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
+        )
+        self._heartbeat = Heartbeat(self._engine, self.desk.hand, self._lease)
+        self._sweeper = Sweeper(
+            self._engine, self._doorbell, worker=settings.node, lease=self._lease, queue=QueueSettings()
+        )
+
+    def start(self) -> None:
+        for part in (self.gate, self._heartbeat, self._sweeper):
+            part.start()
+        log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
+
+    def work(self, id_: UUID) -> str:
+        return self.desk.work(id_)
+
+    def close(self) -> None:
+        """Take nothing more, and make sure that this process is gone in time: what hangs is given back."""
+        self.desk.close()
+        self.gate.stop()
+        timer = threading.Timer(self.settings.drain_s, self._leave)
+        timer.daemon = True
+        timer.start()
+
+    def stop(self) -> None:
+        """After the last item: stop the parts and let go of everything."""
+        for part in (self._sweeper, self._heartbeat, self._trial):
+            part.stop()
+        self._tools.close()
+        self._doorbell.close()
+        self._engine.dispose()
+        log.info("worker_stopped", worker=self.settings.node)
+
+    def waiting(self) -> int:
+        """Messages in the queue. Raises BrokerUnavailable."""
+        return self._doorbell.depth()
+
+    def _assess(self, claim: Claim, policy: PolicyRevision, clock: Clock) -> Verdict:
+        """The path itself; a suspect of having killed workers walks it alone, under observation."""
+        if claim.crashes >= self._lease.suspect_crashes:
+            return self._trial.assess(claim, policy, clock)
+        return assess(claim.uri, policy, self._tools, clock)
+
+    def _leave(self) -> None:
+        """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""
+        given = self.desk.give_back_all()
+        log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
+        os._exit(0)

@@ -1,0 +1,103 @@
+"""Where the worker's parts join Celery's start and stop: two bootsteps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from celery import Celery, bootsteps
+from celery.signals import worker_shutting_down
+
+from worker.progress import Progress, Stall
+from worker.station import Station
+
+_LOOK_EVERY_S = 0.25
+
+
+class Shift:
+    """This process's station while the worker runs; made when Celery starts, for threads do not survive a fork."""
+
+    def __init__(self, make_station: Callable[[], Station], queue: str) -> None:
+        self._make_station = make_station
+        self.queue = queue
+        self.station: Station | None = None
+        self.progress: Progress | None = None
+
+    def begin(self) -> None:
+        self.station = self._make_station()
+        self.progress = Progress(self.station)
+        worker_shutting_down.connect(self.closing, weak=False)
+        self.station.start()
+        self.progress.start()
+
+    def closing(self, **_: Any) -> None:
+        if self.progress is not None and self.station is not None:
+            self.progress.stop()
+            self.station.close()
+
+    def end(self) -> None:
+        if self.station is not None:
+            self.station.stop()
+        self.station = self.progress = None
+
+
+def install(app: Celery, shift: Shift) -> None:
+    """Add to an app the steps that begin, follow and end a shift."""
+
+    class StationStep(bootsteps.StartStopStep):
+        """Starts the station after the pool. Celery stops it before the pool, so it drains the pool itself."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            shift.begin()
+
+        def stop(self, worker: Any) -> None:
+            shift.closing()
+            worker.pool.stop()
+            shift.end()
+
+        def terminate(self, worker: Any) -> None:
+            self.stop(worker)
+
+    class GateStep(bootsteps.StartStopStep):
+        """Consumes while the gate is open. All of it runs in the hub's thread, as kombu wants."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+        timer_entry: Any = None
+
+        def start(self, consumer: Any) -> None:
+            """At the start and after each reconnection."""
+            if self.timer_entry is not None:
+                consumer.timer.cancel(self.timer_entry)
+            if shift.progress is not None:
+                shift.progress.reconnected()
+            _look(consumer, shift)
+            self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
+
+    app.steps["worker"].add(StationStep)
+    app.steps["consumer"].add(GateStep)
+
+
+def _look(consumer: Any, shift: Shift) -> None:
+    station, progress = shift.station, shift.progress
+    if station is None or progress is None or consumer.task_consumer is None:
+        return
+    _follow_gate(consumer, shift.queue, wanted=station.gate.is_open)
+    stall, progress.stall = progress.stall, Stall.NONE
+    if stall is Stall.LEAVE:
+        progress.leave()
+    elif stall is Stall.RECONNECT:
+        # One of the errors that the hub lets through to the consumer, which then connects anew.
+        raise redis.ConnectionError("messages wait and none arrive: connecting anew")
+
+
+def _follow_gate(consumer: Any, queue: str, *, wanted: bool) -> None:
+    """Take messages while the gate is open, and none while it is shut.
+
+    Cancelling the queue is the only pause that loses nothing: a reply that is under way is put back.
+    """
+    consuming = consumer.task_consumer.consuming_from(queue)
+    if wanted and not consuming:
+        consumer.add_task_queue(queue)
+    elif consuming and not wanted:
+        consumer.cancel_task_queue(queue)

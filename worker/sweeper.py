@@ -1,0 +1,86 @@
+"""The sweeper: frees what dead workers held and rings what is due. In every worker; one sweeps at a time."""
+
+import random
+import threading
+from collections.abc import Sequence
+
+import structlog
+from sqlalchemy import Engine
+
+from moderation import faults
+from moderation.doorbell import Doorbell
+from moderation.errors import BrokerUnavailable, LedgerUnavailable
+from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.settings import LeaseSettings, QueueSettings
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """A thread that sweeps every second until it is stopped."""
+
+    def __init__(
+        self, engine: Engine, doorbell: Doorbell, *, worker: str, lease: LeaseSettings, queue: QueueSettings
+    ) -> None:
+        self._engine = engine
+        self._doorbell = doorbell
+        self._worker = worker
+        self._lease = lease
+        self._queue = queue
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=self._queue.sweep_s)
+
+    def sweep(self) -> bool:
+        """One sweep; False where another worker is at it or a service is away."""
+        try:
+            freed = expire(self._engine, worker=self._worker, max_crashes=self._lease.max_crashes)
+            if freed is None:
+                return False
+            if freed:
+                log.warning("leases_expired", count=len(freed), first=str(freed[0]))
+            self._ring()
+        except LedgerUnavailable as exc:
+            log.warning("sweep_without_ledger", error=str(exc))
+            return False
+        except BrokerUnavailable as exc:
+            log.warning("sweep_without_redis", error=str(exc))
+            return False
+        return True
+
+    def _ring(self) -> None:
+        depth = self._doorbell.depth()
+        room = self._queue.depth - depth
+        if room <= 0:
+            return
+        # Nothing waits in an empty queue: what was rung a while ago and not claimed was lost on the way.
+        early_s = 0.0 if depth else self._queue.ring_again_s - self._queue.empty_grace_s
+        count = ring_due(
+            self._engine,
+            self._push,
+            limit=room,
+            ring_again_s=self._queue.ring_again_s,
+            early_s=max(0.0, early_s),
+        )
+        if count:
+            log.debug("rung", count=count, depth=depth)
+
+    def _push(self, due: Sequence[Due]) -> None:
+        faults.at("before_ring")
+        self._doorbell.ring(due)
+
+    def _run(self) -> None:
+        # Workers started together would all ask in the same instant.
+        wait_s = self._queue.sweep_s * random.uniform(0.2, 1.0)  # noqa: S311 - no secret
+        while not self._stopped.wait(wait_s):
+            try:
+                self.sweep()
+            except Exception:  # a sweeper that ends in silence strands rows: River had jobs stuck for 91 days
+                log.exception("sweep_failed")
+            wait_s = self._queue.sweep_s * random.uniform(0.9, 1.1)  # noqa: S311 - as above

@@ -1,0 +1,44 @@
+"""The one task. A doorway: decode the message, and hand it to the desk."""
+
+from uuid import UUID
+
+from celery import Celery, Task
+
+from moderation.doorbell import TASK
+from moderation.errors import InvalidSubmission
+from worker.desk import Desk
+from worker.steps import Shift
+
+
+def register(app: Celery, shift: Shift) -> None:
+    """Give the app its task, which works at the desk of this process's shift."""
+
+    @app.task(name=TASK, bind=True)
+    def assess(
+        task: Task[..., dict[str, str]],
+        id: str | None = None,
+        uri: str | None = None,
+        policy: str | None = None,
+    ) -> dict[str, str]:
+        """Assess the row of this id; without an id, submit the URI under the policy and assess that.
+
+        Returns what Flower shows. Raises Misuse for a message that names nothing that could be assessed.
+        """
+        assert shift.station is not None, "tasks run while the worker does"
+        desk = shift.station.desk
+        row = _row(id) if id is not None else _admitted(desk, uri, policy, str(task.request.id))
+        return {"assessment": str(row), "outcome": desk.work(row)}
+
+
+def _row(id_: str) -> UUID:
+    try:
+        return UUID(id_)
+    except ValueError:
+        raise InvalidSubmission("the message's id is not a UUID") from None
+
+
+def _admitted(desk: Desk, uri: str | None, policy: str | None, task_id: str) -> UUID:
+    """A plain Celery client sent an image: its task id is the key, so a message that comes twice is one row."""
+    if not uri or not policy:
+        raise InvalidSubmission("a message without an id brings a uri and a policy")
+    return desk.admit(uri, policy, key=f"celery:{task_id}")

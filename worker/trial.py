@@ -1,0 +1,102 @@
+"""The trial: a suspect runs alone in a child process, and only a death seen from here condemns it.
+
+A count of crashes cannot tell the item that kills from its neighbours that were in hand when somebody else killed
+the worker. So an item that was in hand at two deaths is not set aside; it walks the same path once more in a
+process of its own. If that process dies while this one lives to see it, the item is poison. If this one is killed
+as well, nothing was proved, and it is tried again, up to the ledger's bound.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import structlog
+
+from moderation.assessment import Claim
+from moderation.errors import JudgeTimeout, Poison, error_named
+from moderation.policy import PolicyRevision
+from moderation.verdict import Verdict
+from worker.clock import Clock
+from worker.settings import WorkerSettings
+
+log = structlog.get_logger()
+
+_FETCH_AND_DECODE_S = 60.0  # generous: a bound for a child that hangs, not a budget
+_START_S = 60.0  # loading a model on a busy machine
+
+
+class Trial:
+    """One observed child, started when first needed and used for one suspect at a time."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def assess(self, claim: Claim, policy: PolicyRevision, clock: Clock) -> Verdict:
+        """As `worker.assess.assess`. Raises Poison if the child died of it."""
+        with clock.step("trial"), self._lock:
+            log.warning("trial_started", assessment=str(claim.id), crashes=claim.crashes)
+            answer = self._ask({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
+        if "verdict" in answer:
+            return Verdict.model_validate(answer["verdict"])
+        raise error_named(answer["code"], answer["message"])
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        child = self._running()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        overtime = threading.Timer(self._limit_s, child.kill)
+        overtime.start()
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        finally:
+            in_time = overtime.is_alive()
+            overtime.cancel()
+        if line.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        code = child.wait()
+        self._child = None
+        if not in_time:
+            raise JudgeTimeout(f"no answer from its trial within {self._limit_s:.0f} s")
+        raise Poison(f"its trial process died with it, alone ({_how(code)})")
+
+    @property
+    def _limit_s(self) -> float:
+        return self._settings.judge_timeout_s + _FETCH_AND_DECODE_S
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        """The child, past its start: a child that cannot start says nothing about an item."""
+        if self._child is None or self._child.poll() is not None:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "worker.trial_child", self._settings.model_dump_json()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert self._child.stdout is not None
+            overtime = threading.Timer(_START_S, self._child.kill)
+            overtime.start()
+            ready = self._child.stdout.readline()
+            overtime.cancel()
+            if ready != b"ready\n":
+                code = self._child.wait()
+                self._child = None
+                raise JudgeTimeout(f"its trial process did not start ({_how(code)})")
+        return self._child
+
+
+def _how(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,170 @@
+"""`vetline up`: everything on one machine, in the foreground, until Ctrl-C."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from moderation.errors import ServiceMissing
+from moderation.services.announcement import Announcement, announcing
+from moderation.services.child import LOOPBACK, Child, free_port
+from moderation.services.desk import Services, resolve
+from moderation.services.folder import secret_in
+from moderation.services.lock import is_taken
+from moderation.settings import ServiceSettings
+from worker.crew import STOP_OTHER_S, STOP_WORKER_S, Member, environment, prepare, start, vetline
+from worker.images.settings import FetchSettings
+from worker.interleave import Interleaved
+
+_FLOWER_PORT = 5555  # where people look for it
+_INTERRUPTED = 130
+_LOOK_S = 0.2
+_NAMES = ("up", "worker", "flower", "postgres", "redis")
+
+
+class _Terminated(BaseException):
+    """SIGTERM: as Ctrl-C, but from a supervisor, for whom stopping is success."""
+
+
+def up(*, worker_options: Sequence[str] = (), flower: bool = True, flower_port: int | None = None) -> int:
+    """Start what is not running, migrate, run a worker and Flower until told to stop. Returns the exit code.
+
+    worker_options: for `vetline worker`, such as ("--judge", "open-nsfw").
+    flower_port: on loopback; None takes 5555, or a free one where that is taken.
+    Raises Misuse or Unavailable, in one line, where something cannot be started.
+    """
+    told = Interleaved(sys.stderr, _NAMES)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with ExitStack() as held:
+            services = held.enter_context(resolve(need_redis=True))
+            held.callback(told.stop)
+            _prepare(services, told)
+            port = (flower_port or _flower_port()) if flower else None
+            held.enter_context(announcing(ServiceSettings().data_dir, _announcement(services, port)))
+            _follow_services(services, told)
+            members = held.enter_context(_running(services, told, worker_options, port))
+            _watch(services, members, told)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    except _Terminated:
+        code = 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told.say("up", "stopped")
+    return code
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _prepare(services: Services, told: Interleaved) -> None:
+    before, after = prepare(services)
+    told.say(
+        "up", f"Postgres {services.database_from}, Redis {services.redis_from}, tables {before} -> {after}"
+    )
+
+
+def _flower_port() -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Flower itself binds
+        try:
+            probe.bind((LOOPBACK, _FLOWER_PORT))
+        except OSError:
+            return free_port()
+    return _FLOWER_PORT
+
+
+def _announcement(services: Services, flower_port: int | None) -> Announcement:
+    return Announcement(
+        pid=os.getpid(),
+        started_at=datetime.now(UTC),
+        database_url=services.database_url,
+        redis_url=services.redis_url,
+        flower_url=f"http://{LOOPBACK}:{flower_port}/" if flower_port else None,
+    )
+
+
+def _started_here(services: Services) -> dict[str, Path]:
+    """The folders of the servers that are kept for us, by name."""
+    origins = {"postgres": services.database_from, "redis": services.redis_from}
+    return {
+        name: ServiceSettings().data_dir / name
+        for name, origin in origins.items()
+        if origin == "started here"
+    }
+
+
+def _follow_services(services: Services, told: Interleaved) -> None:
+    for name, folder in _started_here(services).items():
+        told.tail(name, folder / "log")
+
+
+@contextmanager
+def _running(
+    services: Services, told: Interleaved, worker_options: Sequence[str], flower_port: int | None
+) -> Iterator[list[Member]]:
+    """The worker and Flower for the length of the block; the worker is the first to be stopped."""
+    members: list[Member] = []
+    try:
+        members.append(
+            Member("worker", lambda: _worker(services, told, worker_options), stop_s=STOP_WORKER_S)
+        )
+        if flower_port:
+            members.append(
+                Member("flower", lambda: _flower(services, told, flower_port), stop_s=STOP_OTHER_S)
+            )
+        yield members
+    finally:
+        _stop(members, told)
+
+
+def _stop(members: Sequence[Member], told: Interleaved) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done; Ctrl-C hurries it
+    told.say("up", "stopping; images in hand finish first, or are given back (Ctrl-C again: at once)")
+    for member in members:
+        member.stop()
+
+
+def _worker(services: Services, told: Interleaved, options: Sequence[str]) -> Child:
+    more = {"VETLINE_LOG_STYLE": "console"} if sys.stderr.isatty() else {}
+    # A single machine's own folder may be read, unless it was said what may; elsewhere file: stays off.
+    if not FetchSettings().file_roots:
+        more["VETLINE_FETCH_FILE_ROOTS"] = str(Path.cwd())
+    child = start(vetline("worker", *options), environment(services, **more))
+    told.follow("worker", child.output)
+    return child
+
+
+def _flower(services: Services, told: Interleaved, port: int) -> Child:
+    """On loopback and behind a password: Flower can stop workers, and shows URIs."""
+    password_file = ServiceSettings().data_dir / "flower-password"
+    env = environment(services, FLOWER_BASIC_AUTH=f"vetline:{secret_in(password_file)}")
+    celery = [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "flower"]
+    # 5 KB a task were measured, so a hundredth of Flower's default.
+    child = start(
+        [*celery, f"--address={LOOPBACK}", f"--port={port}", "--max-tasks=10000", "--logging=warning"], env
+    )
+    told.follow("flower", child.output)
+    told.say("up", f"Flower: http://{LOOPBACK}:{port}/ (user vetline, password in {password_file})")
+    return child
+
+
+def _watch(services: Services, members: Sequence[Member], told: Interleaved) -> None:
+    """Until something cannot go on: raises what Member.look raises, or ServiceMissing when a server ended."""
+    kept = _started_here(services)
+    while True:
+        for member in members:
+            if happened := member.look():
+                told.say(member.name, happened)
+        for name, folder in kept.items():
+            if not is_taken(folder / "kept"):
+                raise ServiceMissing(f"{name} ended; see {folder / 'log'}")
+        time.sleep(_LOOK_S)
