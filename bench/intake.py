@@ -85,7 +85,7 @@ def photograph(source: Image.Image, chance: random.Random, *, turned: bool) -> b
         exif[ExifTags.Base.Orientation] = 6
     file = io.BytesIO()
     grain = Image.effect_noise(size, 12).convert("RGB")  # sensor noise: enlarged pictures compress too well
-    picture = Image.blend(source.resize(size, box=box), grain, 0.15)
+    picture = Image.blend(source.resize(size, box=box), grain, 0.4)
     picture.save(file, "JPEG", quality=chance.choice((75, 85, 92)), exif=exif)
     return file.getvalue()
 

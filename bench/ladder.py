@@ -70,15 +70,18 @@ def make_item(n: int, malformed: float) -> Item:
     category = (
         POLICY.category_names[int(share(name, "category") * 9)] if unsafe else POLICY.category_names[-1]
     )
-    asks = 0
-    if share(name, "malformed") < malformed:
-        left = share(name, "stubborn")
-        for asks, part in STUBBORN.items():
-            left -= part
-            if left < 0:
-                break
+    asks = stubbornness(share(name, "stubborn")) if share(name, "malformed") < malformed else 0
     way = WAYS[int(share(name, "way") * len(WAYS))]
     return Item(name.encode(), "Unsafe" if unsafe else "Safe", category, way, asks)
+
+
+def stubbornness(drawn: float) -> int:
+    """How many asks in a row an item is malformed for; drawn: in [0, 1)."""
+    for asks, part in STUBBORN.items():
+        drawn -= part
+        if drawn < 0:
+            return asks
+    return max(STUBBORN)
 
 
 def rules_of(item: Item) -> list[dict[str, Any]]:

@@ -47,12 +47,13 @@ class Channel(kombu_redis.Channel):
     """A Redis channel with the QoS above."""
 
     QoS = QoS
-    _in_poll: Any
+    _in_poll: Any  # kombu sets these two where no type checker sees it
+    connection_errors: tuple[type[Exception], ...]
 
     def close(self) -> None:
         if self._in_poll:
             try:
-                self._brpop_read()
+                self._brpop_read()  # type: ignore[attr-defined]  # not in kombu's stubs
             except Empty:
                 pass
             except self.connection_errors:

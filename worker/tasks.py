@@ -16,7 +16,7 @@ def register(app: Celery, shift: Shift) -> None:
     @app.task(name=TASK, bind=True)
     def assess(
         task: Task[..., dict[str, str]],
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 - the message's own name for it
         uri: str | None = None,
         policy: str | None = None,
     ) -> dict[str, str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.errors import UnknownPolicy
+from moderation.errors import PolicyError, UnknownPolicy
 from moderation.ledger.engine import reaching_postgres
 from moderation.policy import PolicyRevision, builtin_policies, parse_ref
 
@@ -43,7 +43,7 @@ _EXACT = text("""
     WHERE r.retired_at IS NULL
 """)
 
-_LOAD = text("SELECT document FROM policy_revision WHERE id = :id")
+_LOAD = text("SELECT document, prompt_sha256 FROM policy_revision WHERE id = :id")
 
 
 def add_revision(connection: Connection, policy: PolicyRevision, *, by: str, reason: str) -> bool:
@@ -93,7 +93,13 @@ def pin(engine: Engine, refs: Iterable[str]) -> dict[str, PinnedPolicy]:
 
 
 def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
-    """The whole policy behind an assessment's policy_revision_id."""
+    """The whole policy behind an assessment's policy_revision_id.
+
+    Raises PolicyError where this release would render it otherwise than when it was added.
+    """
     with reaching_postgres(), engine.connect() as connection:
-        document = connection.execute(_LOAD, {"id": revision_id}).scalar_one()
-    return PolicyRevision.model_validate(document)
+        row = connection.execute(_LOAD, {"id": revision_id}).one()
+    policy = PolicyRevision.model_validate(row.document)
+    if policy.prompt_sha256 != row.prompt_sha256:
+        raise PolicyError(f"{policy.ref} no longer renders to the text that it was added with")
+    return policy

@@ -1,9 +1,8 @@
 """Policies: what may not pass, as versioned data, and the exact text that the model reads.
 
-The parts, in the order of reading: policy_text (the training text, taken apart), policy_category (a
-category and its state), policy_prompt (rendering, and reading back), policy_revision (id, number, digest),
-policy_file and policy_yaml (the file that people edit), policy_builtin, policy_diff, policy_size. Others
-import from here.
+The parts, in the order of reading: text (the training text, taken apart), category (a category and its state),
+prompt (rendering, and reading back), revision (id, number, digest), file and markup (what people edit), builtin,
+diff, size. Others import from here.
 """
 
 from moderation.policy.builtin import builtin_policies

@@ -151,9 +151,16 @@ class Player:
     def __init__(self, script: Script) -> None:
         self.script = script
         self._fired = [0] * len(script.rules)
+        self._for_any: list[int] = []
+        self._for_image: dict[str, list[int]] = {}  # so that a script may have a rule for each of many images
+        for index, rule in enumerate(script.rules):
+            image = rule.when.image
+            (self._for_any if image is None else self._for_image.setdefault(image, [])).append(index)
 
     def choose(self, asked: Asked) -> Do:
-        for index, rule in enumerate(self.script.rules):
+        own = self._for_image.get(asked.image, []) if asked.image else []
+        for index in sorted((*own, *self._for_any)):
+            rule = self.script.rules[index]
             spent = rule.times is not None and self._fired[index] >= rule.times
             if not spent and matches(rule.when, asked):
                 self._fired[index] += 1

@@ -105,7 +105,8 @@ def _tell(found: Calibration, items: Sequence[Labelled], out: Path) -> None:
     before = quality([item.p_unsafe for item in items], labels)
     after = quality(held_out(items, found.method), labels)
     typer.echo(
-        f"{len(items)} labels, {sum(labels)} of them Unsafe; slope {found.slope:.4f}, offset {found.offset:+.4f}\n"
+        f"{len(items)} labels, {sum(labels)} of them Unsafe\n"
+        f"slope {found.slope:.4f}, offset {found.offset:+.4f}\n"
         f"as the model gave it     {_shown(before)}\n"
         f"calibrated, held out     {_shown(after)}\n"
         f"wrote {out}",

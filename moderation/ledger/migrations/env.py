@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from moderation.ledger.tables import SQLModel
+from moderation.ledger import tables
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=SQLModel.metadata,
+    target_metadata=tables.AssessmentRow.metadata,
     compare_server_default=True,
     transaction_per_migration=False,
 )

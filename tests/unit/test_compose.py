@@ -1,0 +1,165 @@
+"""docker-compose.yml: well formed, closed to the outside, and in step with the commands and folders it names."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from check_jsonschema.builtin_schemas import get_builtin_schema
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+LASTING = {name: service for name, service in SERVICES.items() if service.get("restart") != "no"}
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD")
+
+
+def each(services: dict[str, dict[str, Any]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("service", services.values(), ids=services)
+
+
+def test_it_follows_the_compose_specification() -> None:
+    jsonschema.validate(COMPOSE, get_builtin_schema("vendor.compose-spec"))
+
+
+def test_the_schema_refuses_what_compose_would() -> None:
+    broken = {"services": {"worker": {"image": "vetline", "portz": ["5555:5555"]}}}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, get_builtin_schema("vendor.compose-spec"))
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_password_has_no_default(name: str) -> None:
+    used = re.findall(r"\$\{(" + name + r"[^}]*)\}", TEXT)
+    assert used
+    assert all(re.fullmatch(name + r":\?.+", use) for use in used)
+
+
+def test_make_writes_every_password_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    for _ in range(2):
+        subprocess.run(
+            ["make", "-f", ROOT / "Makefile", ".env"], cwd=tmp_path, check=True, capture_output=True
+        )
+    written = tmp_path / ".env"
+    values = dict(line.split("=", 1) for line in written.read_text().splitlines())
+    assert set(values) == set(SECRETS)
+    assert all(re.fullmatch(r"[0-9a-f]{48}", value) for value in values.values())
+    assert len(set(values.values())) == len(values)
+    assert written.stat().st_mode & 0o077 == 0
+
+
+def test_passwords_once_made_are_kept(tmp_path: Path) -> None:
+    written = tmp_path / ".env"
+    written.write_text("POSTGRES_PASSWORD=kept\n")
+    subprocess.run(["make", "-f", ROOT / "Makefile", ".env"], cwd=tmp_path, check=True, capture_output=True)
+    assert written.read_text() == "POSTGRES_PASSWORD=kept\n"
+
+
+@each(SERVICES)
+def test_nothing_is_reachable_from_outside(service: dict[str, Any]) -> None:
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", []))
+    assert service.get("network_mode") is None
+    assert not service.get("privileged")
+
+
+@each(SERVICES)
+def test_images_are_pinned(service: dict[str, Any]) -> None:
+    if "build" not in service:
+        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?-[a-z]+", service["image"])
+
+
+@each(OURS)
+def test_our_images_are_built_from_files_that_are_there(service: dict[str, Any]) -> None:
+    text = (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).read_text()
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE), "runs as root"
+    for base in re.findall(r"^ARG \w+_IMAGE=(.+)$", text, re.MULTILINE):
+        assert re.search(r":\d+\.\d+\.\d+-", base), f"{base} is not pinned"
+    ignored = (ROOT / ".dockerignore").read_text()
+    for copied in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
+        for source in copied.split()[:-1]:
+            assert (ROOT / source).exists()
+            assert f"!{source.split('/')[0]}" in ignored, f"{source} does not reach the build"
+
+
+@each(LASTING)
+def test_what_lasts_has_a_health_check_and_bounded_logs(service: dict[str, Any]) -> None:
+    if service.get("profiles") != ["command"]:
+        assert service["healthcheck"]["test"]
+    assert service["logging"]["options"]["max-size"]
+
+
+@each(OURS)
+def test_our_containers_hold_no_more_rights_than_they_need(service: dict[str, Any]) -> None:
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert service["init"] is True
+
+
+def test_workers_start_after_the_tables_are_there() -> None:
+    for name in ("worker-cpu", "worker-gpu", "flower"):
+        waits = SERVICES[name]["depends_on"]
+        assert waits["migrate"]["condition"] == "service_completed_successfully"
+        assert waits["redis"]["condition"] == "service_healthy"
+    assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    assert SERVICES["migrate"]["restart"] == "no"
+
+
+@each(SERVICES)
+def test_named_volumes_and_dependencies_exist(service: dict[str, Any]) -> None:
+    assert set(service.get("depends_on", {})) <= set(SERVICES)
+    for volume in service.get("volumes", []):
+        source = volume.split(":", 1)[0]
+        assert source.startswith(("$", ".", "/")) or source in COMPOSE["volumes"]
+
+
+def test_each_worker_has_a_profile_of_its_own_and_the_gpu_one_asks_for_a_gpu() -> None:
+    assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
+    assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
+    (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
+def test_a_worker_has_longer_to_stop_than_it_needs_to_drain() -> None:
+    from worker.settings import WorkerSettings
+
+    for name in ("worker-cpu", "worker-gpu"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > WorkerSettings().drain_s + 5
+
+
+def test_the_commands_are_those_of_vetline() -> None:
+    from typer.testing import CliRunner
+
+    from moderation.cli.main import gather
+
+    lines = [
+        service["command"]
+        for service in OURS.values()
+        if "entrypoint" not in service and "command" in service
+    ]
+    lines += [
+        s["healthcheck"]["test"][2:]
+        for s in OURS.values()
+        if s.get("healthcheck", {}).get("test", "")[1:2] == ["vetline"]
+    ]
+    assert len(lines) >= 4
+    for words in lines:
+        plain = [word for word in words if not word.startswith("-")]
+        depth = 2 if plain[0] == "db" else 1
+        shown = CliRunner().invoke(gather(), [*plain[:depth], "--help"], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0, f"vetline {' '.join(words)}: {shown.output}"
+        for option in (word for word in words if word.startswith("--")):
+            assert option in shown.output, f"vetline {plain[0]} has no {option}"
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+def test_the_shell_in_a_command_parses(name: str) -> None:
+    words = SERVICES[name]["command"]
+    if words[0] == "sh":
+        script = words[2].replace("$$", "$")
+        subprocess.run(["sh", "-n", "-c", script], check=True, env={"PATH": os.environ["PATH"]})
