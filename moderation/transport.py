@@ -32,8 +32,19 @@ class QoS(kombu_redis.QoS):
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Dropped, whatever was asked for: its row rings again."""
-        virtual.QoS.ack(self, delivery_tag)
+        """Put back at the end that is read next, where that is asked for: nobody consumes here for now."""
+        try:
+            message = (self._delivered or {}).get(delivery_tag)
+            if requeue and message is not None:
+                self._put_back(message)
+        finally:
+            virtual.QoS.ack(self, delivery_tag)
+
+    def _put_back(self, message: Any) -> None:
+        told = message.delivery_info
+        with self.channel.conn_or_acquire() as client, client.pipeline() as pipe:
+            self.channel._do_restore_message(message._raw, told["exchange"], told["routing_key"], pipe)
+            pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:
         if self._delivered is not None:

@@ -71,7 +71,9 @@ def install(app: Celery, shift: Shift) -> None:
                 consumer.timer.cancel(self.timer_entry)
             if shift.progress is not None:
                 shift.progress.reconnected()
-            _look(consumer, shift)
+            if shift.station is None or not shift.station.gate.is_open:
+                # Before the loop asks for the first message: one that came in between would wait to ring again.
+                consumer.cancel_task_queue(shift.queue)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
 
     app.steps["worker"].add(StationStep)

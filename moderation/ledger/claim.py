@@ -8,6 +8,8 @@ from sqlalchemy import Engine, text
 from moderation.assessment import Claim
 from moderation.ledger.engine import reaching_postgres
 
+# It waits for a lock rather than skip the row: the sweeper still holds it when a fast worker answers the ring, and a
+# skipped row's message would be gone.
 _CLAIM = text("""
     UPDATE assessment SET
         state = 'running', attempt = attempt + 1, charged = charged + 1, worker = :worker,
@@ -16,7 +18,7 @@ _CLAIM = text("""
     WHERE id IN (
         SELECT id FROM assessment
         WHERE id = ANY(:ids) AND state = 'queued' AND (not_before IS NULL OR not_before <= now())
-        FOR UPDATE SKIP LOCKED
+        ORDER BY id FOR UPDATE
     )
     RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until
 """)

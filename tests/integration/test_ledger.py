@@ -91,6 +91,20 @@ def test_a_row_is_claimed_once_however_many_ask(ledger: Engine) -> None:
     assert (standing["state"], standing["attempt"], standing["charged"]) == ("running", 1, 1)
 
 
+def test_a_worker_that_answers_the_ring_before_the_sweeper_committed_gets_the_row(ledger: Engine) -> None:
+    id_ = submitted(ledger)
+    with ThreadPoolExecutor(1) as pool:
+        answers = []
+
+        def ring(_: object) -> None:
+            answers.append(pool.submit(claim, ledger, [id_], worker="fast", lease_s=45))
+            with pytest.raises(TimeoutError):
+                answers[0].result(timeout=0.2)  # it waits for the sweeper's commit
+
+        ring_due(ledger, ring, limit=10, ring_again_s=30)
+        assert [c.id for c in answers[0].result(timeout=10)] == [id_]
+
+
 def test_a_verdict_is_recorded_with_its_attempt_and_asks(ledger: Engine) -> None:
     taken = claimed(ledger)
     ask = Ask(rung=Rung.STRICT, raw="{...}", elapsed_ms=12.0)

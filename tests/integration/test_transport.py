@@ -81,6 +81,17 @@ def test_nothing_but_the_queue_is_kept_in_redis(own_redis: LocalRedis) -> None:
         client.close()
 
 
+def test_a_message_that_nobody_consumes_any_more_is_put_back(own_redis: LocalRedis) -> None:
+    """What kombu does with a reply that was under way when the queue was cancelled: the gate relies on it."""
+    with consuming(own_redis.url, Transport, messages=2) as (channel, received):
+        first, second = received
+        second.reject()
+        first.requeue()
+        assert in_hand(channel) == 0
+        channel.connection.client.drain_events(timeout=5)
+        assert [m.payload for m in received] == [0, 1, 0]
+
+
 def test_a_message_in_hand_is_not_put_back_when_the_connection_is_lost(own_redis: LocalRedis) -> None:
     """Its row is running under a lease: a second message would only be dropped at the claim."""
     with consuming(own_redis.url, Transport) as (channel, _):

@@ -1,0 +1,152 @@
+"""The peer: the same number of kills over plain Celery on Redis with its recommended settings.
+
+A task sleeps as long as our judge takes and notes its id in a Redis of its own, which is not touched. What was sent
+and never noted is lost. Settings: late acknowledgement, reject on worker lost, prefetch 1, a short visibility timeout
+with its sweep at every poll, remote control on; what Celery's documentation and issue tracker advise for this broker.
+
+    python -m bench.chaos.peer --items 5000 --kills 200
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import redis
+from celery import Celery
+from rich.console import Console
+
+from bench.chaos.crew import Crew
+from bench.chaos.history import History
+from bench.chaos.monkey import Monkey
+from bench.chaos.plan import Plan
+from bench.machine import describe_machine
+from moderation.services.postgres import LocalPostgres
+from moderation.services.redis import LocalRedis
+
+_QUEUE = "celery"
+_SETTLE_S = 45.0  # three visibility timeouts without a change: nothing more will come
+_VISIBILITY_S = 15
+
+
+def make_app(broker: str) -> Celery:
+    """Plain Celery, as recommended."""
+    app = Celery("peer", broker=broker)
+    app.conf.update(
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": _VISIBILITY_S,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "unacked_mutex_expire": 5,
+            "socket_timeout": 10,
+        },
+    )
+    return app
+
+
+app = make_app(os.environ.get("PEER_BROKER", "redis://127.0.0.1:1/0"))
+
+
+@app.task(name="peer.judge")
+def judge(item: int, latency_s: float) -> None:
+    """Stands for judging: notes who has it in hand, waits, notes that it is done."""
+    notes = redis.Redis.from_url(os.environ["PEER_NOTES"])
+    worker = os.environ["PEER_WORKER"]
+    notes.hincrby("in_hand", worker, 1)
+    time.sleep(latency_s)
+    notes.pipeline().rpush("done", item).hincrby("in_hand", worker, -1).execute()
+
+
+def run(plan: Plan, folder: Path) -> dict[str, int]:
+    """Sent, lost and doubled after the plan's kills."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(LocalRedis.start(folder / "broker", appendonly=False))
+        notes = stack.enter_context(LocalRedis.start(folder / "notes", appendonly=False))
+        postgres = stack.enter_context(
+            LocalPostgres.start(folder / "postgres")
+        )  # the monkey's; nothing uses it
+        history = History(folder / "history.jsonl")
+        crew = Crew(
+            ["-m", "bench.chaos.peer", "worker"],
+            {"PEER_BROKER": broker.url, "PEER_NOTES": notes.url, "PEER_THREADS": str(plan.threads)},
+            plan.workers,
+            folder,
+            history,
+        )
+        client = stack.enter_context(redis.Redis.from_url(notes.url))
+        monkey = Monkey(
+            plan,
+            crew,
+            history=history,
+            busy=lambda name: int(client.hget("in_hand", name) or 0) > 0,
+            postgres=postgres,
+            redis_server=broker,
+        )
+        crew.start()
+        _send_and_break(plan, make_app(broker.url), monkey)
+        monkey.rest()
+        _settle(client)
+        crew.dismiss()
+        done = Counter(int(item) for item in client.lrange("done", 0, -1))
+    lost = sum(number not in done for number in range(plan.items))
+    return {"sent": plan.items, "lost": lost, "doubled": sum(count > 1 for count in done.values())}
+
+
+def _send_and_break(plan: Plan, sender: Celery, monkey: Monkey) -> None:
+    faults = plan.faults
+    per_step = -(-plan.items // max(1, len(faults)))
+    for step, fault in enumerate(faults):
+        for item in range(step * per_step, min(plan.items, (step + 1) * per_step)):
+            sender.send_task("peer.judge", (item, plan.latency_s), queue=_QUEUE)
+        monkey.do(fault)
+        if step % 20 == 0:
+            Console(stderr=True).print(f"fault {step}/{len(faults)}")
+
+
+def _settle(client: redis.Redis) -> None:
+    """Until nothing has been noted for a while."""
+    last, since = -1, time.monotonic()
+    while time.monotonic() - since < _SETTLE_S:
+        if (now := int(client.llen("done"))) != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.5)
+
+
+def worker(name: str) -> None:
+    os.environ["PEER_WORKER"] = name
+    app.worker_main(
+        ["worker", "-P", "threads", "-c", os.environ["PEER_THREADS"], "-n", name, "-l", "WARNING",
+         "--without-gossip", "--without-mingle"]
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.chaos.peer", description=__doc__)
+    plan, out = Plan.from_arguments(parser)
+    plan = Plan(
+        **asdict(plan) | {"poison": 0, "freezes": 0, "flushes": 0, "redis_kills": 0, "postgres_stops": 0}
+    )
+    result = run(plan, Path(tempfile.mkdtemp(prefix="vetline-peer-")))
+    Console().print(result)
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {"machine": describe_machine(), "plan": asdict(plan), "outcome": result}
+    (out / f"chaos-peer-{plan.items}.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        worker(sys.argv[2])
+    else:
+        main()

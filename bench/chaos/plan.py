@@ -1,0 +1,56 @@
+"""What a run does: how many items, how many of which fault, and from which seed."""
+
+import argparse
+import random
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The numbers of a run. Faults are spread evenly over the items, in a seeded order."""
+
+    items: int = 5000
+    poison: int = 20
+    kills: int = 200
+    terms: int = 0
+    freezes: int = 3
+    flushes: int = 5
+    redis_kills: int = 5
+    postgres_stops: int = 10
+    workers: int = 4
+    threads: int = 8
+    lease_s: float = 30.0  # the default
+    latency_s: float = 0.15  # of the scripted judge: long enough for a kill to find work in hand
+    seed: int = 1
+    limit_s: float = 1500.0
+
+    @classmethod
+    def from_arguments(
+        cls, parser: argparse.ArgumentParser, arguments: list[str] | None = None
+    ) -> tuple[Self, Path]:
+        for field in fields(cls):
+            flag = "--" + field.name.replace("_", "-")
+            parser.add_argument(
+                flag, type=type(field.default), default=field.default, help=f"({field.default})"
+            )
+        parser.add_argument("--out", type=Path, default=Path("bench/results"), help="(bench/results)")
+        given = vars(parser.parse_args(arguments))
+        out = given.pop("out")
+        return cls(**given), out
+
+    @property
+    def faults(self) -> list[str]:
+        """Every fault of the run, in the order in which they happen."""
+        counts = {
+            "kill": self.kills,
+            "term": self.terms,
+            "freeze": self.freezes,
+            "flush": self.flushes,
+            "redis_kill": self.redis_kills,
+            "postgres_stop": self.postgres_stops,
+        }
+        order = [fault for fault, count in counts.items() for _ in range(count)]
+        random.Random(self.seed).shuffle(order)
+        return order

@@ -1,0 +1,47 @@
+"""A small chaos run: real kills of real workers and services, counted from the history and the database."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.chaos.plan import Plan
+from bench.chaos.run import run
+
+SMALL = Plan(
+    items=300,
+    poison=2,
+    kills=12,
+    freezes=0,
+    flushes=1,
+    redis_kills=1,
+    postgres_stops=1,
+    workers=3,
+    lease_s=6,
+    latency_s=0.1,
+    limit_s=150,
+)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_or_doubled_when_everything_is_killed(tmp_path: Path) -> None:
+    outcome = run(SMALL, tmp_path)
+    assert outcome.accepted == SMALL.items
+    assert (outcome.lost, outcome.doubled, outcome.still_open) == (0, 0, 0)
+    assert outcome.failed == {"poison": SMALL.poison}, "what kills is set aside, and nothing else is"
+    assert outcome.verdicts == SMALL.items - SMALL.poison
+    assert outcome.faults["kill"] >= SMALL.kills - 2, "a worker may have ended by itself just before"
+    assert outcome.charged_again == 0, "a death is no charge"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(240)
+def test_rolling_restarts_charge_nothing(tmp_path: Path) -> None:
+    plan = Plan(
+        items=120, poison=0, kills=0, terms=6, freezes=0, flushes=0, redis_kills=0, postgres_stops=0, workers=2, lease_s=6
+    )  # fmt: skip
+    outcome = run(plan, tmp_path)
+    assert (outcome.verdicts, outcome.lost, outcome.doubled) == (plan.items, 0, 0)
+    assert (outcome.charged_again, outcome.judged_again) == (0, 0)
+    assert outcome.gone_s_max is not None
+    assert outcome.gone_s_max < 30

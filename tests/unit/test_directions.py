@@ -1,0 +1,36 @@
+"""Which package may import which, seen in subprocesses: an import linter misses what a package's __init__ drags in."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level names of all modules that the statement loads."""
+    program = f"import json, sys\n{statement}\nprint(json.dumps(sorted({{m.partition('.')[0] for m in sys.modules}})))"
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(json.loads(said.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import producer", HEAVY | {"worker", "celery"}),
+        ("import producer.cli", HEAVY | {"worker", "celery"}),
+        ("import moderation.queue, moderation.ledger.sweep, moderation.policy", HEAVY | {"worker", "producer"}),
+        ("from moderation.cli.main import gather; gather()", HEAVY | {"celery"}),
+        ("import worker.assembly, worker.station", {"torch", "sglang", "transformers", "producer", "PIL", "onnxruntime"}),
+    ],
+)  # fmt: skip
+def test_what_an_import_loads(statement: str, forbidden: set[str]) -> None:
+    assert loaded_by(statement) & forbidden == set()
