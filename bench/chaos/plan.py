@@ -27,18 +27,17 @@ class Plan:
     limit_s: float = 1500.0
 
     @classmethod
-    def from_arguments(
-        cls, parser: argparse.ArgumentParser, arguments: list[str] | None = None
-    ) -> tuple[Self, Path]:
+    def from_arguments(cls, parser: argparse.ArgumentParser) -> tuple[Self, argparse.Namespace]:
+        """The plan that the command line asks for, and whatever else it said."""
+        names = [field.name for field in fields(cls)]
         for field in fields(cls):
             flag = "--" + field.name.replace("_", "-")
             parser.add_argument(
                 flag, type=type(field.default), default=field.default, help=f"({field.default})"
             )
         parser.add_argument("--out", type=Path, default=Path("bench/results"), help="(bench/results)")
-        given = vars(parser.parse_args(arguments))
-        out = given.pop("out")
-        return cls(**given), out
+        given = parser.parse_args()
+        return cls(**{name: getattr(given, name) for name in names}), given
 
     @property
     def faults(self) -> list[str]:

@@ -25,5 +25,5 @@ def opened_ledger() -> Iterator[Engine]:
 
 def check_tables(engine: Engine) -> None:
     """Raises LedgerUnavailable unless the database was migrated at all."""
-    if migrate.current(engine) == "empty":
+    if migrate.current(engine) == migrate.EMPTY:
         raise LedgerUnavailable("the database has no Vetline tables yet; run `vetline db upgrade`")
