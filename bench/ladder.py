@@ -108,15 +108,14 @@ def _spoiled(way: str) -> dict[str, Any]:
 @contextmanager
 def scripted_server(rules: list[dict[str, Any]]) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.support.sglang_server"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        post(f"{url}/_script", {"rules": rules})
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=10)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().strip()
+            post(f"{url}/_script", {"rules": rules})
+            yield url
+        finally:
+            server.terminate()
 
 
 def post(url: str, value: Any) -> None:

@@ -458,6 +458,9 @@ def test_queue_that_stays_full_gives_the_item_back_uncharged(server: ScriptedSer
     error = failing(judge, RuntimeUnavailable, timeout_s=1)
     assert time.monotonic() - start < 1.2
     assert "queue is full" in str(error)
+    server.script()
+    ask(judge)
+    assert "/tokenize" not in server.calls  # it is still the same server
 
 
 def test_closing_the_judge_ends_the_wait_for_a_full_queue(server: ScriptedServer, make: MakeJudge) -> None:
@@ -554,7 +557,7 @@ def test_answer_that_trickles_in_ends_by_the_deadline(make: MakeJudge, trickle: 
     """Each byte comes in time for a read timeout; only a wall clock ends it."""
     judge = make()
     slow = SglangJudge(judge.settings.model_copy(update={"url": trickle}))
-    slow._identity = judge._identity
+    slow._known = judge._known
     start = time.monotonic()
     failing(slow, JudgeTimeout, timeout_s=0.6)
     assert time.monotonic() - start < 0.9
@@ -632,13 +635,13 @@ def test_128_threads_share_one_judge(server: ScriptedServer, make: MakeJudge) ->
         [{"when": {"share": 0.3, "ask": 1}, "do": {"kind": "malformed", "how": "fence", "latency_s": 0.05}}],
         default={"kind": "verdict", "rating": "Unsafe", "category": NUDITY, "latency_s": 0.05},
     )
-    pictures = [f"picture {n}".encode() for n in range(512)]
+    pictures = [f"picture {n}".encode() for n in range(256)]
     with ThreadPoolExecutor(128) as pool:
         found = list(pool.map(lambda data: ask(judge, data, timeout_s=30), pictures))
     assert {judgement.rating for judgement in found} == {Rating.UNSAFE}
-    assert len({request.image for request in server.requests}) == 512
+    assert len({request.image for request in server.requests}) == 256
     assert len({request.rid for request in server.requests}) == len(server.requests)
-    assert len({request.connection for request in server.requests}) <= judge.settings.connections
+    assert len({request.connection for request in server.requests}) < len(server.requests) / 2
 
 
 # --- the server's identity

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._forget_idle()
         self._buffer += data
         self._start_next()
 
@@ -105,7 +106,6 @@ class Connection(asyncio.Protocol):
         request = self._parse()
         if request is None:
             return
-        self._forget_idle()
         self._task = asyncio.get_running_loop().create_task(self._serve(request))
 
     def _parse(self) -> HttpRequest | None:
@@ -183,6 +183,10 @@ class HttpListener:
         return connection
 
     def _lose(self, connection: Connection) -> None:
+        # asyncio closes the socket only after it has told the protocol; count the connection as lost after that.
+        asyncio.get_running_loop().call_soon(self._forget, connection)
+
+    def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
         self.on_change()
 

@@ -4,6 +4,7 @@ folder: holds venv/ (SGLang and what it needs), shim/ (a stand-in for its GPU ke
 group: a killed launcher leaves scheduler, detokenizer and image workers behind.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-START_TIMEOUT_S = 240.0  # most of it imports, on two busy cores
+START_TIMEOUT_S = 400.0  # most of it imports: 60 s on two idle cores, three times that on busy ones
 
 
 def _free_port() -> int:
@@ -50,7 +51,11 @@ class CpuServer:
             "REQUEST_TIMEOUT": "60",
         }
         self._process = subprocess.Popen(
-            self._command(), env=environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            self._command(),
+            env=environment,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             self._wait_ready()
@@ -68,10 +73,8 @@ class CpuServer:
         """End the whole group. May be called twice."""
         if self._process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):  # the group is gone already
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # the group is gone already
         self._process.wait(timeout=30)
         if self._log is not None:
             self._log.close()

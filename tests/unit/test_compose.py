@@ -157,9 +157,9 @@ def test_the_commands_are_those_of_vetline() -> None:
             assert option in shown.output, f"vetline {plain[0]} has no {option}"
 
 
-@pytest.mark.parametrize("name", ["postgres", "redis"])
-def test_the_shell_in_a_command_parses(name: str) -> None:
-    words = SERVICES[name]["command"]
-    if words[0] == "sh":
-        script = words[2].replace("$$", "$")
-        subprocess.run(["sh", "-n", "-c", script], check=True, env={"PATH": os.environ["PATH"]})
+def test_the_shell_in_the_command_of_redis_parses() -> None:
+    shell, flag, script = SERVICES["redis"]["command"]
+    assert (shell, flag) == ("sh", "-c")
+    subprocess.run(
+        ["sh", "-n", "-c", script.replace("$$", "$")], check=True, env={"PATH": os.environ["PATH"]}
+    )

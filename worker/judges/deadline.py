@@ -1,7 +1,7 @@
 """A wall-clock deadline over every socket operation of an HTTP call.
 
-A read timeout alone does not bound a call: each byte that trickles in starts it anew. So the connection pool
-gets a network backend that looks, before each connect, read and write, at the deadline of the calling thread.
+A read timeout alone does not bound a call: each byte that trickles in starts it anew. So connections get a network
+backend that looks, before each connect, read and write, at the deadline of the calling thread.
 """
 
 import ssl

@@ -51,7 +51,6 @@ class SglangSettings(BaseSettings):
     model: str | None = None  # as stored with verdicts; None: the path that the server says it loaded
     weights_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
-    connections: int = Field(256, gt=0)  # at least one for each thread that judges, and some for aborts
     keep_alive_s: float = Field(3, gt=0)  # SGLang closes idle connections after 5 s
     connect_timeout_s: float = Field(2, gt=0)
     check_timeout_s: float = Field(25, gt=0)  # SGLang's own health check takes 1 to 20 s

@@ -34,7 +34,7 @@ BRIEF_TOKENS = 16
 
 
 class SglangJudge:
-    """Called from many threads at once; one connection pool serves them all. See protocol.Judge."""
+    """Called from many threads at once; one client serves them all. See protocol.Judge."""
 
     name = "sglang"
     needs_pixels = False
@@ -44,7 +44,6 @@ class SglangJudge:
         key = self.settings.api_key
         self._client = SglangClient(
             self.settings.url,
-            connections=self.settings.connections,
             keep_alive_s=self.settings.keep_alive_s,
             connect_timeout_s=self.settings.connect_timeout_s,
             api_key=key.get_secret_value() if key else None,
@@ -52,7 +51,7 @@ class SglangJudge:
         self._ladder = Ladder.parse(self.settings.ladder)
         path = self.settings.calibration
         self._calibrations = read_calibrations(path) if path else ()
-        self._identity: ServerIdentity | None = None
+        self._known: tuple[int, ServerIdentity] | None = None  # as of so many losses of the client
         self._identifying = threading.Lock()
 
     def check(self) -> None:
@@ -60,14 +59,11 @@ class SglangJudge:
         try:
             reply = self._client.call("GET", "/health", deadline=deadline)
             if reply.status != 200:
+                self._known = None
                 raise RuntimeUnavailable(f"SGLang at {self.settings.url} is not ready: HTTP {reply.status}")
             self._identified(deadline)
         except (JudgeTimeout, RuntimeFault) as error:
-            self._forget_server()
             raise RuntimeUnavailable(f"SGLang at {self.settings.url} is not well: {error}") from error
-        except RuntimeUnavailable:
-            self._forget_server()
-            raise
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         deadline = Deadline.after(timeout_s)
@@ -88,8 +84,6 @@ class SglangJudge:
         try:
             reached = self._reach(inquiry)
         except VetlineError as error:
-            if isinstance(error, RuntimeUnavailable):
-                self._forget_server()
             error.asks = tuple(inquiry.asks)
             raise
         return self._judgement(reached, inquiry, policy, identity)
@@ -99,18 +93,25 @@ class SglangJudge:
 
     # --- what runs at the other end
 
+    @property
+    def _identity(self) -> ServerIdentity | None:
+        known = self._known
+        return known[1] if known is not None and known[0] == self._client.losses else None
+
     def _identified(self, deadline: Deadline) -> ServerIdentity:
-        """What the server is, asked once until it is lost sight of."""
-        known = self._identity
-        if known is not None:
+        """What the server is, asked once for each start: anew after a connection was refused or dropped."""
+        if known := self._identity:
             return known
         if not self._identifying.acquire(timeout=max(deadline.left_s(), 0)):
             raise RuntimeUnavailable(f"SGLang at {self.settings.url} does not say what it is")
         try:
-            if self._identity is None:
-                self._identity = identify(self._client, deadline=deadline)
-                log.info("server_identified", url=self.settings.url, version=self._identity.version)
-            return self._identity
+            if known := self._identity:
+                return known
+            losses = self._client.losses
+            found = identify(self._client, deadline=deadline)
+            self._known = losses, found
+            log.info("server_identified", url=self.settings.url, version=found.version)
+            return found
         finally:
             self._identifying.release()
 
@@ -120,9 +121,6 @@ class SglangJudge:
             return self._identified(deadline)
         except (Misuse, JudgeTimeout, RuntimeFault) as error:
             raise RuntimeUnavailable(str(error)) from error
-
-    def _forget_server(self) -> None:
-        self._identity = None  # whatever comes back at this address is asked anew
 
     # --- one image
 

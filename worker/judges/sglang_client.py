@@ -1,4 +1,4 @@
-"""Speaks SGLang's own HTTP API: one connection pool for all threads, a wall-clock deadline over every call.
+"""Speaks SGLang's own HTTP API: for all threads at once, with a wall-clock deadline over every call.
 
 It asks `/generate` with one image each and never in lists (one bad image fails a whole list). It uses
 httpcore, httpx's transport, because only there a deadline can be kept over each socket operation (see
@@ -21,19 +21,20 @@ import httpcore
 import structlog
 
 from moderation.errors import JudgeTimeout, RuntimeFault, RuntimeUnavailable
-from worker.judges.deadline import Deadline, DeadlineBackend
+from worker.judges.connections import Connections
+from worker.judges.deadline import Deadline
 from worker.judges.generation import Generation, generation_of
 from worker.judges.sglang_faults import Busy, DuplicateRid, abort_of, error_of
 
 log = structlog.get_logger()
 
 MAX_BODY_BYTES = 16 * 1024 * 1024  # /server_info is the longest, some 100 kB
-ABORT_TIMEOUT_S = 2.0
+ABORT_TIMEOUT_S = 1.0  # and so the longest that closing waits
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # between asks of a server whose queue is full
 
 # What a dead, dying or restarting server looks like; and what a slow one does.
 GONE = (httpcore.NetworkError, httpcore.RemoteProtocolError, httpcore.ConnectTimeout)
-SLOW = (httpcore.ReadTimeout, httpcore.WriteTimeout, httpcore.PoolTimeout)
+SLOW = (httpcore.ReadTimeout, httpcore.WriteTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,12 @@ class Reply:
 
 
 class SglangClient:
-    """Thread-safe. url: base address; connections: at least as many as threads that ask."""
+    """Thread-safe. url: base address, such as http://127.0.0.1:30000."""
 
     def __init__(
         self,
         url: str,
         *,
-        connections: int = 256,
         keep_alive_s: float = 3.0,
         connect_timeout_s: float = 2.0,
         api_key: str | None = None,
@@ -98,20 +98,23 @@ class SglangClient:
         self._headers = [(b"Content-Type", b"application/json")]
         if api_key:
             self._headers.append((b"Authorization", f"Bearer {api_key}".encode()))
-        self._pool = httpcore.ConnectionPool(
-            max_connections=connections,
-            max_keepalive_connections=connections,
-            keepalive_expiry=keep_alive_s,
-            network_backend=DeadlineBackend(connect_timeout_s=connect_timeout_s),
+        self._connections = Connections(
+            self.url, keep_alive_s=keep_alive_s, connect_timeout_s=connect_timeout_s
         )
         self._aborts = ThreadPoolExecutor(max_workers=4, thread_name_prefix="sglang-abort")
         self._closing = threading.Event()
+        self._losses = 0
+
+    @property
+    def losses(self) -> int:
+        """Changes whenever a connection was refused or dropped: another server may be there now."""
+        return self._losses
 
     def close(self) -> None:
         """Let go of every connection; asks that wait for a full queue end. May be called twice."""
         self._closing.set()
         self._aborts.shutdown(wait=True, cancel_futures=True)
-        self._pool.close()
+        self._connections.close()
 
     def generate(self, request: Request, *, deadline: Deadline) -> Generation:
         """Ask once, and again only where the server was full or knew the request id.
@@ -174,17 +177,15 @@ class SglangClient:
 
     def call(self, method: str, path: str, body: bytes | None = None, *, deadline: Deadline) -> Reply:
         """One HTTP exchange. Raises RuntimeUnavailable, JudgeTimeout, RuntimeFault."""
-        left = max(deadline.left_s(), 0.001)
-        extensions = {"timeout": {"pool": left}}
         try:
             with (
                 deadline.applied(),
-                self._pool.stream(
-                    method, self.url + path, headers=self._headers, content=body, extensions=extensions
-                ) as response,
+                self._connections.one() as connection,
+                connection.stream(method, self.url + path, headers=self._headers, content=body) as response,
             ):
                 return _read(response)
         except GONE as error:
+            self._losses += 1
             raise RuntimeUnavailable(f"SGLang at {self.url} is not there: {_said(error)}") from error
         except SLOW as error:
             raise JudgeTimeout("SGLang gave no answer before the deadline") from error

@@ -1,0 +1,37 @@
+"""URIs with a secret in them, wherever a URI may carry one."""
+
+from collections.abc import Iterator
+
+
+def hidden(canary: str, host: str = "images.example") -> Iterator[str]:
+    """The canary in each place where a URI may carry a secret."""
+    yield f"https://{canary}@{host}/a.jpg"
+    yield f"https://user:{canary}@{host}/a.jpg"
+    yield f"https://{canary}:x@{host}/a.jpg?w=1"
+    yield f"http://user:{canary}@[2606:4700::1]/a.jpg"
+    yield f"https://{host}/a.jpg?{canary}"
+    yield f"https://{host}/a.jpg?w={canary}"
+    yield f"https://{host}/a.jpg?{canary}=1"
+    yield f"https://{host}/a.jpg?w=1;sig={canary}"
+    yield f"https://{host}/a.jpg?w=1&w={canary}&h=2"
+    yield f"https://{host}/a.jpg#{canary}"
+    yield f"https://{host}/a.jpg?X-Amz-Signature={canary}&X-Amz-Date=20240101T000000Z"
+    yield f"https://{host}/token={canary}/a.jpg"
+    yield f"https://{host}/a.jpg;sig={canary}"
+    yield f"https://{host}/a%3Fsig={canary}"
+    yield f"https://{host}/a.jpg%3fsig%3d{canary}"
+    yield f"https://proxy.example/https://u:{canary}@{host}/a.jpg"
+    yield f"https://proxy.example/https%3A%2F%2Fu%3A{canary}%40{host}/a.jpg"
+    yield f"https://{host}/eyJhbGciOiJIUzI1NiJ9.{canary}.x/a.jpg"
+    yield f"https://{host}/bot123456789:{canary}/a.jpg"
+    yield f"https://{host}/{canary}Aa0Bb1Cc2Dd3/a.jpg"
+    yield f"data:image/png;base64,{canary}"
+    yield f"data:text/plain,{canary}"
+    yield f"ftp://user:{canary}@{host}/"
+    yield f"https:\\\\user:{canary}@{host}/"
+    yield f"https:user:{canary}@{host}/"
+    yield f"//user:{canary}@{host}/a.jpg"
+    yield f"user:{canary}@{host}/a.jpg"
+    yield f"https://user:p/{canary}@{host}/a.jpg"
+    yield f"{canary}://{host}/"
+    yield canary
