@@ -44,6 +44,7 @@ class Submission(BaseModel):
 
     policy: an id (the revision current at submission is pinned) or id@revision.
     key: idempotency key; the same key under the same policy id is the same assessment.
+    submission_id: the same for all policies that one image was submitted under; None where it is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,7 @@ class Submission(BaseModel):
     priority: Priority = Priority.NORMAL
     batch: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     metadata: dict[str, Any] | None = None
+    submission_id: UUID | None = None
 
     @field_validator("uri")
     @classmethod
@@ -98,6 +100,7 @@ class Claim:
 
     attempt: the fence. A write that names an older attempt than the row's changes nothing.
     crashes: how often a worker or runtime died with this item in hand; 2 or more make it a suspect.
+    submission_id: the same for the claims of one image that was submitted under several policies.
     """
 
     id: UUID
@@ -108,3 +111,4 @@ class Claim:
     crashes: int
     claimed_at: datetime
     lease_until: datetime
+    submission_id: UUID | None = None

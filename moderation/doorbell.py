@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import redis
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -39,6 +39,8 @@ class Call(Protocol):
     def priority(self) -> int: ...
     @property
     def crashes(self) -> int: ...
+    @property
+    def submission_id(self) -> UUID | None: ...
 
 
 class Doorbell:
@@ -64,11 +66,19 @@ class Doorbell:
         with _reaching_redis():
             return int(self._redis.llen(self._queue))
 
+    def waiting(self) -> list[UUID]:
+        """The assessments that messages in the queue name. Raises BrokerUnavailable."""
+        with _reaching_redis():
+            messages = self._redis.lrange(self._queue, 0, -1)
+        return [id_ for message in messages if (id_ := _named_in(message)) is not None]
+
     def ring(self, calls: Sequence[Call]) -> int:
         """Push a message for each call, and say how deep the queue then is. Raises BrokerUnavailable.
 
         Urgent calls (high priority, or freed from a dead worker) go to the end that workers read next.
+        Siblings, one image under several policies, are rung by the first of them: with it all are claimed.
         """
+        calls = _one_each(calls)
         urgent = [self._message(call) for call in calls if call.priority == 0 or call.crashes]
         others = [self._message(call) for call in calls if not (call.priority == 0 or call.crashes)]
         depth = 0
@@ -113,6 +123,23 @@ class Doorbell:
             },
         }
         return to_json(envelope)
+
+
+def _named_in(message: bytes | str) -> UUID | None:
+    """The id in a message of ours; None in one of a plain Celery client."""
+    try:
+        headers = from_json(message)["headers"]
+        return UUID(headers["id"]) if headers["task"] == TASK else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _one_each(calls: Sequence[Call]) -> list[Call]:
+    """The first call of each submission, in order."""
+    firsts: dict[UUID, Call] = {}
+    for call in calls:
+        firsts.setdefault(call.submission_id or call.id, call)
+    return list(firsts.values())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from itertools import pairwise
 from typing import Any
 
-_ELLIPSIS = "…"
+MARK = _ELLIPSIS = "…"  # stands wherever something was taken out
 _MAX_LENGTH = 512  # characters
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,20}):(.*)", re.DOTALL)
@@ -103,12 +103,16 @@ def _redact_segment(segment: str) -> str:
 
 
 def _is_random(word: str) -> bool:
-    """Whether a long word looks drawn at random over a larger alphabet than hexadecimal."""
-    if _HEXADECIMAL.fullmatch(word):
+    """Whether a long word looks drawn at random, from more than hexadecimal digits; slugs and dates do not."""
+    if _HEXADECIMAL.fullmatch(word) or all(map(_is_plain, re.split("[_-]", word))):
         return False
-    kinds = sum(any(test(letter) for letter in word) for test in (str.isdigit, str.islower, str.isupper))
+    kinds = sum(any(map(test, word)) for test in (str.isdigit, str.islower, str.isupper))
     changes = sum(a.isalpha() != b.isalpha() or a.isupper() != b.isupper() for a, b in pairwise(word))
     return kinds >= 2 and changes >= len(word) / 4
+
+
+def _is_plain(part: str) -> bool:
+    return len(part) <= 4 or part.isdigit() or (part.isalpha() and (part[1:].islower() or part.isupper()))
 
 
 def _redact_query(query: str) -> str:

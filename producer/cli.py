@@ -14,10 +14,11 @@ from moderation.cli.output import print_json, print_jsonl, talk
 from moderation.errors import InvalidSubmission
 from moderation.ledger.engine import open_ledger
 from moderation.services.desk import resolve
-from producer.client import Client, Submitted
+from producer.client import Client, Submitted, check_policies
 from producer.sources import Item, read_source
 
 commands = typer.Typer()
+DEFAULT_POLICY = "llavaguard-default"
 
 
 @commands.command()
@@ -26,7 +27,13 @@ def enqueue(
         list[str],
         typer.Argument(metavar="SOURCE...", help="A file, folder, URL, s3://bucket/key, or - for lines."),
     ],
-    policy: Annotated[str, typer.Option(help="Policy id, or id@revision.")] = "llavaguard-default",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Policy id, or id@revision; repeat it to judge each image under several.",
+            show_default=DEFAULT_POLICY,
+        ),
+    ] = None,
     batch: Annotated[str | None, typer.Option(help="A name to find these by.")] = None,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
     again: Annotated[bool, typer.Option("--again", help="Judge also what is known already.")] = False,
@@ -34,6 +41,8 @@ def enqueue(
     as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON on stdout.")] = False,
 ) -> None:
     """Submit images for judging. What is enqueued twice is judged once, unless --again."""
+    policies = policy or [DEFAULT_POLICY]
+    check_policies(policies, keyed=not again)
     refused: list[str] = []
     with resolve(need_redis=True) as services:
         engine = open_ledger(services.database_url)
@@ -50,7 +59,7 @@ def enqueue(
             def checked() -> Iterator[Submission]:
                 for item in (item for source in sources for item in read_source(source)):
                     try:
-                        yield _submission(client, item, policy, batch, priority, again)
+                        yield from _submissions(client, item, policies, batch, priority, again)
                     except InvalidSubmission as exc:
                         refused.append(f"line {item.line}: {exc}" if item.line else str(exc))
 
@@ -58,11 +67,11 @@ def enqueue(
     _report(total, refused, as_json)
 
 
-def _submission(
-    client: Client, item: Item, policy: str, batch: str | None, priority: str, again: bool
-) -> Submission:
+def _submissions(
+    client: Client, item: Item, policies: Sequence[str], batch: str | None, priority: str, again: bool
+) -> list[Submission]:
     key = None if again else f"{batch or ''}/{item.key}"
-    return client.check(uri=item.uri, policy=policy, key=key, batch=batch, priority=priority)
+    return client.check_under(policies, uri=item.uri, key=key, batch=batch, priority=priority)
 
 
 def _report(total: Submitted, refused: list[str], as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +14,7 @@ from moderation.errors import BadSetting, InvalidSubmission, LedgerUnavailable
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
+from moderation.policy import parse_ref
 from moderation.settings import QueueSettings, ServiceSettings
 from producer.ringing import Ringing
 
@@ -80,10 +80,27 @@ class Client:
         )
         return self._submit([submission])[0]
 
+    def submit_under(
+        self,
+        uri: str,
+        policies: Sequence[str],
+        *,
+        key: str | None = None,
+        priority: str | Priority = Priority.NORMAL,
+        batch: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> list[Ticket]:
+        """Accept one image under several policies: a ticket for each, in order, all committed when this returns.
+
+        One worker fetches and decodes the image once for all of them. Otherwise as `submit`.
+        """
+        fields = {"key": key, "priority": priority, "batch": batch, "metadata": metadata}
+        return self._submit(self.check_under(policies, uri=uri, **fields))
+
     def submit_many(
         self,
         uris: Iterable[str | Submission],
-        policy: str = "",
+        policy: str | Sequence[str] = "",
         *,
         batch: str | None = None,
         priority: str | Priority = Priority.NORMAL,
@@ -92,18 +109,21 @@ class Client:
         """Accept any number of images in bounded memory; each chunk is committed before the next is read.
 
         uris: URIs that share policy, batch and priority, or whole submissions.
+        policy: one, or several that each image is judged under.
         on_tickets: called with the tickets of each chunk, in order, once they are committed.
         Raises InvalidSubmission at the first bad one: what came in chunks before it stays accepted.
         """
+
+        def submissions() -> Iterator[Submission]:
+            for item in uris:
+                if isinstance(item, Submission):
+                    yield item
+                else:
+                    yield from self.check_under(policy, uri=item, batch=batch, priority=priority)
+
         total = Submitted()
-        for chunk in _chunks(uris):
-            submissions = [
-                item
-                if isinstance(item, Submission)
-                else self.check(uri=item, policy=policy, batch=batch, priority=priority)
-                for item in chunk
-            ]
-            tickets = self._submit(submissions)
+        for chunk in _chunks(submissions()):
+            tickets = self._submit(chunk)
             total = total.plus(tickets)
             on_tickets(tickets)
         return total
@@ -121,6 +141,15 @@ class Client:
             field = ".".join(str(part) for part in first["loc"])
             raise InvalidSubmission(f"{field}: {first['msg'].removeprefix('Value error, ')}") from None
 
+    @classmethod
+    def check_under(cls, policies: Sequence[str], **fields: Any) -> list[Submission]:
+        """Checked submissions of one image, one for each policy. Raises InvalidSubmission as `check` does."""
+        if isinstance(policies, str):  # a text is a sequence of texts too, and never meant as one
+            policies = [policies]
+        check_policies(policies, keyed=fields.get("key") is not None)
+        together = new_id() if len(policies) > 1 else None
+        return [cls.check(policy=policy, submission_id=together, **fields) for policy in policies]
+
     def close(self) -> None:
         self._ringing.close()
         self._engine.dispose()
@@ -136,14 +165,39 @@ class Client:
     def _submit(self, submissions: Sequence[Submission]) -> list[Ticket]:
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = [new_id() for _ in submissions]
-        ring_in_s = self._ringing.promise(len(submissions))
-        tickets = _again(submit)(self._engine, submissions, pinned, ids, ring_in_s=ring_in_s)
-        if ring_in_s:
+        rung = self._ringing.promise(len(submissions))
+        tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
+        if rung:
             self._ringing.ring(submissions, tickets)
         return tickets
 
 
-def _chunks(items: Iterable[str | Submission]) -> Iterator[list[str | Submission]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, CHUNK)):
+def check_policies(policies: Sequence[str], *, keyed: bool) -> None:
+    """Raises InvalidSubmission unless one image can be submitted under these together; UnknownPolicy for no id.
+
+    keyed: the submission has a key, of which there is one for each policy id, whatever the revision.
+    """
+    if len(policies) == 1:
+        return
+    if not policies:
+        raise InvalidSubmission("policies: name at least one")
+    names = [parse_ref(policy)[0] for policy in policies] if keyed else list(policies)
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        why = ", and a key means one assessment for each id" if twice not in policies else ""
+        raise InvalidSubmission(f"policies: {twice} stands twice{why}")
+
+
+def _chunks(submissions: Iterator[Submission]) -> Iterator[list[Submission]]:
+    """Of CHUNK submissions, or some more where the policies of one image would come apart."""
+    chunk: list[Submission] = []
+    for submission in submissions:
+        if len(chunk) >= CHUNK and not _together(chunk[-1], submission):
+            yield chunk
+            chunk = []
+        chunk.append(submission)
+    if chunk:
         yield chunk
+
+
+def _together(one: Submission, other: Submission) -> bool:
+    return one.submission_id is not None and one.submission_id == other.submission_id

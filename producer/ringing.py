@@ -25,6 +25,7 @@ class _Call:
     uri: str
     policy: str
     priority: int
+    submission_id: UUID | None
     crashes: int = 0
 
 
@@ -38,16 +39,14 @@ class Ringing:
         self._depth = 0
         self._ask_at = 0.0
 
-    def promise(self, count: int) -> float:
-        """Seconds after which the sweeper is to ring these rows itself; 0: at once, for we shall not."""
-        if self._doorbell is None or not self._has_room(count):
-            return 0.0
-        return self._settings.ring_again_s
+    def promise(self, count: int) -> bool:
+        """Whether these rows will be rung here once they are committed; the sweeper rings them otherwise."""
+        return self._doorbell is not None and self._has_room(count)
 
     def ring(self, submissions: Sequence[Submission], tickets: Sequence[Ticket]) -> None:
         """Ring the new ones. A Redis that does not answer is left alone for a while; the sweeper rings again."""
         calls = [
-            _Call(ticket.id, s.uri, ticket.policy, int(s.priority))
+            _Call(ticket.id, s.uri, ticket.policy, int(s.priority), s.submission_id)
             for s, ticket in zip(submissions, tickets, strict=True)
             if not ticket.known
         ]

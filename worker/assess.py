@@ -1,6 +1,9 @@
 """The path of one image: fetch, decode, judge. No Celery and no SQL; what goes wrong is raised as our own errors."""
 
+from copy import copy
+
 from moderation import faults
+from moderation.errors import VetlineError
 from moderation.policy import PolicyRevision
 from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Verdict
 from worker.clock import Clock
@@ -8,23 +11,51 @@ from worker.images.picture import Fetched, Picture, View
 from worker.tools import Tools
 
 
-def assess(uri: str, policy: PolicyRevision, tools: Tools, clock: Clock) -> Verdict:
-    """Judge the image behind a URI under one policy revision.
+class Subject:
+    """The image behind a URI: fetched and decoded when first looked at, once for all policies that judge it.
+
+    What went wrong is remembered too: what could not be fetched for one policy is not fetched for the next.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._seen: tuple[Fetched, Picture] | None = None
+        self._error: VetlineError | None = None
+
+    def look(self, tools: Tools, clock: Clock) -> tuple[Fetched, Picture]:
+        """What was fetched and decoded. Raises what the fetcher and the decoder raise."""
+        if self._error is not None:
+            raise copy(self._error)
+        if self._seen is None:
+            try:
+                self._seen = _fetch_and_decode(self.uri, tools, clock)
+            except VetlineError as error:
+                self._error = copy(error)  # a traceback would keep the image's bytes
+                raise
+        return self._seen
+
+
+def assess(subject: Subject, policy: PolicyRevision, tools: Tools, clock: Clock) -> Verdict:
+    """Judge an image under one policy revision.
 
     clock: holds the time of each step, also when a step raises.
     Raises Permanent, Transient or Unavailable; nothing that goes wrong counts as Safe.
     """
-    with clock.step("fetch"):
-        faults.at("fetch", uri)
-        fetched = tools.fetcher.fetch(uri)
-    with clock.step("decode"):
-        picture = tools.decoder.decode(fetched.data, pixels=tools.judge.needs_pixels)
+    fetched, picture = subject.look(tools, clock)
     with clock.step("judge"):
-        faults.at("judge", uri)
+        faults.at("judge", subject.uri)
         view, judgement = _judge_views(picture, policy, tools)
     return Verdict(
         judgement=judgement, image=_facts(fetched, picture, view), timings_ms=dict(clock.timings_ms)
     )
+
+
+def _fetch_and_decode(uri: str, tools: Tools, clock: Clock) -> tuple[Fetched, Picture]:
+    with clock.step("fetch"):
+        faults.at("fetch", uri)
+        fetched = tools.fetcher.fetch(uri)
+    with clock.step("decode"):
+        return fetched, tools.decoder.decode(fetched.data, pixels=tools.judge.needs_pixels)
 
 
 def _judge_views(picture: Picture, policy: PolicyRevision, tools: Tools) -> tuple[View, Judgement]:

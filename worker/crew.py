@@ -13,8 +13,10 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from moderation.services.child import Child
 from moderation.services.desk import Services
+from worker.stopping import Stopping
 
 _MISUSE = 2  # the exit code of a command that starting again would not help
+_LOOK_S = 0.05
 _RESTARTS = 5  # so many within a minute, and it is given up
 _WITHIN_S = 60.0
 STOP_WORKER_S = 40.0  # a worker drains for 25 s and then leaves by itself; see WorkerSettings.drain_s
@@ -27,6 +29,14 @@ def environment(services: Services, **more: str) -> dict[str, str]:
     return {**os.environ, **named, **more}
 
 
+def file_root(folder: Path) -> str:
+    """A folder as VETLINE_FETCH_FILE_ROOTS takes it. Raises Misuse where that cannot say its name."""
+    root = str(folder.resolve())
+    if "," in root:
+        raise Misuse(f"{root} has a comma in its name, which VETLINE_FETCH_FILE_ROOTS takes for two folders")
+    return root
+
+
 def vetline(*words: str) -> list[str]:
     """The command line of a Vetline command. -P: a `redis.py` in the user's folder is not to be imported."""
     return [sys.executable, "-P", "-m", "moderation.cli", *words]
@@ -37,12 +47,13 @@ def start(argv: list[str], env: Mapping[str, str], *, log: Path | None = None) -
     return Child(argv, stop_signal=signal.SIGTERM, env=env, log=log, cwd=Path.cwd())
 
 
-def stop(child: Child, *, within_s: float) -> None:
-    """SIGTERM, and SIGKILL where that is not heeded in time, or at a Ctrl-C meanwhile."""
-    try:
-        child.stop([signal.SIGTERM, signal.SIGKILL], patience_s=within_s)
-    except KeyboardInterrupt:
-        child.stop([signal.SIGKILL])
+def stop(child: Child, stopping: Stopping, *, within_s: float) -> None:
+    """SIGTERM, and SIGKILL where that is not heeded in time, or the user asks a second time."""
+    child.send(signal.SIGTERM)
+    deadline = time.monotonic() + within_s
+    while child.alive() and time.monotonic() < deadline and not stopping.hurry:
+        time.sleep(_LOOK_S)
+    child.stop([signal.SIGKILL])
 
 
 def prepare(services: Services) -> tuple[str, str]:
@@ -83,9 +94,9 @@ class Member:
             return "started again"
         return None
 
-    def stop(self) -> None:
+    def stop(self, stopping: Stopping) -> None:
         if self._child is not None:
-            stop(self._child, within_s=self._stop_s)
+            stop(self._child, stopping, within_s=self._stop_s)
 
     def _has_ended(self, child: Child, now: float) -> str:
         code, self._child = child.exit_code, None

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,14 @@ from moderation.services.child import Child
 from moderation.services.desk import Services
 from moderation.services.lease import leased
 from moderation.settings import ServiceSettings
-from worker.crew import STOP_WORKER_S, environment, prepare, start, stop, vetline
+from worker.crew import STOP_WORKER_S, environment, file_root, prepare, start, stop, vetline
+from worker.stopping import Stopped, Stopping
 
 _POLICY = "llavaguard-default"
 _BATCH = "demo"
 _PATIENCE_S = 120.0  # without one image ending, when each takes a fraction of a second
 _LOOK_S = 0.1
 _SOME_FAILED = 3
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +50,35 @@ def demo(samples: Path) -> int:
     others use is no place for samples, nor for what a small classifier says.
     Raises Misuse or Unavailable in one line.
     """
+    with Stopping() as stopping:
+        try:
+            return _judge(samples, stopping)
+        except Stopped:
+            talk("vetline: interrupted; nothing is left running, and another run goes on from here")
+            return stopping.code
+
+
+def _judge(samples: Path, stopping: Stopping) -> int:
     begun = time.monotonic()
-    try:
-        with _own_services() as services, _ledger(services) as engine:
-            _check_nobody_elses(engine)
-            enqueued = _enqueue(samples, services)
-            if not enqueued.ids:
-                return enqueued.code
-            if _open(engine):
-                with _worker(samples, services) as worker:
-                    _wait(engine, worker)
-            failures = _show(engine, enqueued, time.monotonic() - begun)
-    except KeyboardInterrupt:
-        talk("vetline: interrupted; nothing is left running, and another run goes on from here")
-        return _INTERRUPTED
+    with _own_services(stopping) as services, _ledger(services) as engine:
+        _check_nobody_elses(engine)
+        enqueued = _enqueue(samples, services, stopping)
+        if not enqueued.ids:
+            return enqueued.code
+        if _open(engine):
+            with _worker(samples, services, stopping) as worker:
+                _wait(engine, worker, stopping)
+        failures = _show(engine, enqueued, time.monotonic() - begun)
     return _SOME_FAILED if failures else enqueued.code
 
 
 @contextmanager
-def _own_services() -> Iterator[Services]:
+def _own_services(stopping: Stopping) -> Iterator[Services]:
     data_dir = ServiceSettings().data_dir
-    with leased("postgres", data_dir) as database_url, leased("redis", data_dir) as redis_url:
+    with ExitStack() as held:
+        with stopping.at_once():
+            database_url = held.enter_context(leased("postgres", data_dir))
+            redis_url = held.enter_context(leased("redis", data_dir))
         yield Services(database_url, "started here", redis_url, "started here")
 
 
@@ -98,38 +107,50 @@ def _check_nobody_elses(engine: Engine) -> None:
         )
 
 
-def _enqueue(samples: Path, services: Services) -> _Enqueued:
+def _enqueue(samples: Path, services: Services, stopping: Stopping) -> _Enqueued:
     words = ("enqueue", str(samples), "--policy", _POLICY, "--batch", _BATCH, "--tickets")
-    ran = subprocess.run(
-        vetline(*words), env=environment(services), stdout=subprocess.PIPE, text=True, check=False
-    )
+    with tempfile.TemporaryFile("w+") as said:
+        # In a session of its own, so that Ctrl-C is ours to tell of.
+        ran = subprocess.Popen(
+            vetline(*words), env=environment(services), stdout=said, start_new_session=True
+        )
+        try:
+            while ran.poll() is None:
+                stopping.check()
+                time.sleep(_LOOK_S)
+        finally:
+            ran.terminate()
+            ran.wait()
+        said.seek(0)
+        lines = said.readlines()
     if ran.returncode not in (0, _SOME_FAILED):  # it has said why
         return _Enqueued(frozenset(), frozenset(), ran.returncode)
-    tickets = [json.loads(line) for line in ran.stdout.splitlines()]
+    tickets = [json.loads(line) for line in lines]
     known = frozenset(ticket["id"] for ticket in tickets if ticket["known"])
     return _Enqueued(frozenset(ticket["id"] for ticket in tickets), known, ran.returncode)
 
 
 @contextmanager
-def _worker(samples: Path, services: Services) -> Iterator[Child]:
+def _worker(samples: Path, services: Services, stopping: Stopping) -> Iterator[Child]:
     """A worker that may read the samples and no other file."""
-    root = samples.resolve()
-    env = environment(services, VETLINE_FETCH_FILE_ROOTS=str(root if root.is_dir() else root.parent))
+    root = file_root(samples if samples.is_dir() else samples.parent)
+    env = environment(services, VETLINE_FETCH_FILE_ROOTS=root)
     worker = start(
         vetline("worker", "--judge", "open-nsfw"), env, log=ServiceSettings().data_dir / "demo.log"
     )
     try:
         yield worker
     finally:
-        stop(worker, within_s=STOP_WORKER_S)
+        stop(worker, stopping, within_s=STOP_WORKER_S)
 
 
-def _wait(engine: Engine, worker: Child) -> None:
+def _wait(engine: Engine, worker: Child, stopping: Stopping) -> None:
     """Until nothing of the demo is open. Raises VetlineError where the worker ends or nothing moves."""
     console = Console(stderr=True)
     left, moved = _open(engine), time.monotonic()
     with console.status(_waiting(left)) as status:
         while left:
+            stopping.check()
             if not worker.alive():
                 said = worker.said().strip().splitlines()
                 raise VetlineError(f"the worker ended: {said[-1] if said else 'it said nothing'}")

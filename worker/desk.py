@@ -21,6 +21,7 @@ from moderation.policy import PolicyRevision
 from moderation.redaction import redact_text
 from moderation.settings import LeaseSettings
 from moderation.verdict import Verdict
+from worker.assess import Subject
 from worker.clock import Clock
 from worker.gate import Gate
 from worker.hand import Hand
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
 
-Assess = Callable[[Claim, PolicyRevision, Clock], Verdict]
+Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
 
 
 class Desk:
@@ -62,16 +63,14 @@ class Desk:
         while True:
             try:
                 pinned = pin(self._engine, [policy])
-                return submit(self._engine, [submission], pinned, [new_id()], ring_in_s=self._lease.lease_s)[
-                    0
-                ].id
+                return submit(self._engine, [submission], pinned, [new_id()], rung=True)[0].id
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)
                 if self._closing.wait(_WRITE_AGAIN_S):
                     raise
 
     def work(self, id_: UUID) -> str:
-        """Claim this row if it is due, assess it and end it. Says in a word what came of it."""
+        """Claim this row and its siblings, if due; assess and end each. Says in a word each what came of them."""
         self.taken_at = time.monotonic()
         faults.at("after_pop")
         if self._closing.is_set():
@@ -83,11 +82,11 @@ class Desk:
             return "ledger_unavailable"
         if not claims:
             return "not_due"
-        self.hand.take(claims[0])
+        self.hand.take(*claims)
         try:
-            return self._hold(claims[0])
+            return self._hold_all(claims)
         finally:
-            self.hand.drop(claims[0])
+            self.hand.drop(*claims)
 
     def close(self) -> None:
         """Take nothing more. What is in hand may finish."""
@@ -103,11 +102,24 @@ class Desk:
                 log.warning("give_back_failed", assessment=str(item.id), error=str(exc))
         return len(held)
 
-    def _hold(self, item: Claim) -> str:
+    def _hold_all(self, claims: list[Claim]) -> str:
+        """Each under its own policy, by itself; the image is fetched and decoded once for all of them.
+
+        One after the other: SGLang has the image's prefix in its cache once the first is answered. Suspects of
+        having killed workers come last.
+        """
+        subjects = {item.uri: Subject(item.uri) for item in claims}
+        outcomes = []
+        for item in sorted(claims, key=lambda claim: (claim.crashes, claim.id)):
+            outcomes.append(self._hold(item, subjects[item.uri]))
+            self.hand.drop(item)
+        return " ".join(outcomes)
+
+    def _hold(self, item: Claim, subject: Subject) -> str:
         faults.at("after_claim", item.uri)
         clock = Clock()
         try:
-            ending, outcome = self._walk(item, clock)
+            ending, outcome = self._walk(item, subject, clock)
         except VetlineError as error:
             ending, outcome = self._end_badly(item, error, clock), error.code
         except Exception as exc:  # ours to mend, but the item must still end somewhere that can be listed
@@ -121,8 +133,8 @@ class Desk:
         told.info("assessed")
         return outcome
 
-    def _walk(self, item: Claim, clock: Clock) -> tuple[Ending, str]:
-        verdict = self._assess(item, self._policy(item.policy_revision_id), clock)
+    def _walk(self, item: Claim, subject: Subject, clock: Clock) -> tuple[Ending, str]:
+        verdict = self._assess(item, subject, self._policy(item.policy_revision_id), clock)
         faults.at("before_record", item.uri)
         ending = self._write(lambda: record(self._engine, item, verdict, worker=self._worker))
         faults.at("after_record", item.uri)
@@ -149,9 +161,13 @@ class Desk:
         return give_back(self._engine, item, worker=self._worker, error=error, delay_s=_GIVEN_BACK_DELAY_S)
 
     def _delay_s(self, item: Claim, error: Transient) -> float:
-        """Full jitter under a doubling bound, and never sooner than the other side asked for."""
+        """Full jitter under a doubling bound, and never sooner than the other side asked for.
+
+        The same for siblings, so that they come back together.
+        """
         bound_s = min(self._lease.retry_cap_s, self._lease.retry_base_s * 2 ** (item.charged - 1))
-        return max(0.1, random.uniform(0, bound_s), error.retry_after_s or 0.0)  # noqa: S311 - no secret
+        jitter = random.Random(f"{item.submission_id or item.id} {item.charged}")  # noqa: S311 - no secret
+        return max(0.1, jitter.uniform(0, bound_s), error.retry_after_s or 0.0)
 
     def _write(self, write: Callable[[], Ending]) -> Ending:
         """Write until Postgres took it: an answer that cost a model call is not thrown away for a restart."""

@@ -54,12 +54,13 @@ class Check:
     advice: str = ""
 
 
-def doctor(*, as_json: bool = False) -> int:
+def doctor(*, worker_only: bool = False, as_json: bool = False) -> int:
     """Look at everything, say it on stdout, and return the exit code: 0, or 1 where there is a problem.
 
     Starts the embedded services where none are configured, for as long as it looks: that is the test of them.
+    worker_only: cheap; only whether the services answer and a worker swept lately, and it is a problem if not.
     """
-    checks = list(examine())
+    checks = list(_services(worker_needed=True) if worker_only else examine())
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
@@ -75,14 +76,7 @@ def examine() -> Iterator[Check]:
     yield Check("python", State.OK, sys.version.split()[0])
     yield _pillow()
     yield from _packages()
-    with ExitStack() as held:
-        try:
-            services = held.enter_context(resolve(need_redis=True))
-        except VetlineError as exc:
-            yield Check("services", State.PROBLEM, str(exc))
-        else:
-            yield from _said_by("postgres", lambda: _postgres(services))
-            yield from _said_by("redis", lambda: _redis(services))
+    yield from _services(worker_needed=False)
     yield from _said_by("judge", _judge)
     yield _gpu()
     yield _sources()
@@ -92,6 +86,17 @@ def examine() -> Iterator[Check]:
         yield Check(
             "up", State.OK, f"running with process number {running.pid}, Flower at {running.flower_url}"
         )
+
+
+def _services(*, worker_needed: bool) -> Iterator[Check]:
+    with ExitStack() as held:
+        try:
+            services = held.enter_context(resolve(need_redis=True))
+        except VetlineError as exc:
+            yield Check("services", State.PROBLEM, str(exc))
+        else:
+            yield from _said_by("postgres", lambda: _postgres(services, worker_needed=worker_needed))
+            yield from _said_by("redis", lambda: _redis(services))
 
 
 def _said_by(name: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -135,7 +140,7 @@ def _number(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
-def _postgres(services: Services) -> Iterator[Check]:
+def _postgres(services: Services, *, worker_needed: bool) -> Iterator[Check]:
     engine = open_ledger(services.database_url)
     try:
         begun = time.perf_counter()
@@ -143,21 +148,22 @@ def _postgres(services: Services) -> Iterator[Check]:
         elapsed_ms = (time.perf_counter() - begun) * 1000
         yield Check("postgres", State.OK, f"{services.database_from}, answered in {elapsed_ms:.0f} ms")
         if found != expected:
-            state = State.NOTE if found == "empty" else State.PROBLEM
+            state = State.NOTE if found == migrate.EMPTY and not worker_needed else State.PROBLEM
             yield Check("tables", state, f"at {found}, this release is at {expected}", "vetline db upgrade")
             return
         yield Check("tables", State.OK, f"at {found}")
-        yield _workers(reading.last_sweep(engine))
+        yield _workers(reading.last_sweep(engine), needed=worker_needed)
     finally:
         engine.dispose()
 
 
-def _workers(swept: dict[str, Any] | None) -> Check:
+def _workers(swept: dict[str, Any] | None, *, needed: bool) -> Check:
+    absent = State.PROBLEM if needed else State.NOTE
     if swept is None:
-        return Check("workers", State.NOTE, "none has ever run on this ledger", "vetline worker")
+        return Check("workers", absent, "none has ever run on this ledger", "vetline worker")
     says = f"last sweep {swept['age_s']:.0f} s ago by {swept['worker']}"
     if swept["age_s"] > _SWEPT_LATELY_S:
-        return Check("workers", State.NOTE, says, "no worker runs: nothing is judged")
+        return Check("workers", absent, says, "no worker runs: nothing is judged")
     return Check("workers", State.OK, says)
 
 

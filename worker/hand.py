@@ -13,15 +13,16 @@ class Hand:
         self._lock = threading.Lock()
         self._claims: dict[UUID, Claim] = {}
 
-    def take(self, claim: Claim) -> None:
+    def take(self, *claims: Claim) -> None:
         with self._lock:
-            self._claims[claim.id] = claim
+            self._claims |= {claim.id: claim for claim in claims}
 
-    def drop(self, claim: Claim) -> None:
-        """Forget this claim, unless a newer one of the same assessment has taken its place."""
+    def drop(self, *claims: Claim) -> None:
+        """Forget these claims, but not a newer one of the same assessment that has taken a claim's place."""
         with self._lock:
-            if self._claims.get(claim.id) == claim:
-                del self._claims[claim.id]
+            for claim in claims:
+                if self._claims.get(claim.id) == claim:
+                    del self._claims[claim.id]
 
     def held(self) -> list[Claim]:
         with self._lock:

@@ -12,7 +12,7 @@ from moderation.ledger.engine import open_ledger, ping
 from moderation.policy import PolicyRevision
 from moderation.settings import LeaseSettings, QueueSettings
 from moderation.verdict import Verdict
-from worker.assess import assess
+from worker.assess import Subject, assess
 from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
@@ -73,11 +73,11 @@ class Station:
         """Messages in the queue. Raises BrokerUnavailable."""
         return self._doorbell.depth()
 
-    def _assess(self, claim: Claim, policy: PolicyRevision, clock: Clock) -> Verdict:
+    def _assess(self, claim: Claim, subject: Subject, policy: PolicyRevision, clock: Clock) -> Verdict:
         """The path itself; a suspect of having killed workers walks it alone, under observation."""
         if claim.crashes >= self._lease.suspect_crashes:
             return self._trial.assess(claim, policy, clock)
-        return assess(claim.uri, policy, self._tools, clock)
+        return assess(subject, policy, self._tools, clock)
 
     def _leave(self) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""

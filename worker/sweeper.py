@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from moderation import faults
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
-from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.ledger.sweep import Due, any_overdue, expire, find_lost, ring_due
 from moderation.settings import LeaseSettings, QueueSettings
 
 log = structlog.get_logger()
@@ -55,21 +55,23 @@ class Sweeper:
         return True
 
     def _ring(self) -> None:
+        """First what was freed, given back or lost, however full the queue; then as many as there is room for."""
+        self._find_lost()
         depth = self._doorbell.depth()
-        room = self._queue.depth - depth
-        if room <= 0:
-            return
-        # Nothing waits in an empty queue: what was rung a while ago and not claimed was lost on the way.
-        early_s = 0.0 if depth else self._queue.ring_again_s - self._queue.empty_grace_s
-        count = ring_due(
-            self._engine,
-            self._push,
-            limit=room,
-            ring_again_s=self._queue.ring_again_s,
-            early_s=max(0.0, early_s),
-        )
+        count = ring_due(self._engine, self._push, limit=self._queue.depth, only_first=True)
+        room = self._queue.depth - depth - count
+        if room > 0:
+            count += ring_due(self._engine, self._push, limit=room)
         if count:
             log.debug("rung", count=count, depth=depth)
+
+    def _find_lost(self) -> None:
+        """Rows whose message is neither claimed nor in the queue: popped by a worker that died, or flushed."""
+        after_s = self._queue.ring_again_s
+        if any_overdue(self._engine, after_s=after_s):
+            lost = find_lost(self._engine, self._doorbell.waiting(), after_s=after_s)
+            if lost:
+                log.warning("rings_lost", count=len(lost), first=str(lost[0]))
 
     def _push(self, due: Sequence[Due]) -> None:
         faults.at("before_ring")

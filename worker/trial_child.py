@@ -11,7 +11,7 @@ from typing import Any
 from moderation.errors import VetlineError
 from moderation.log import configure_logging
 from moderation.policy import PolicyRevision
-from worker.assess import assess
+from worker.assess import Subject, assess
 from worker.clock import Clock
 from worker.settings import WorkerSettings
 from worker.tools import Tools, make_tools
@@ -30,7 +30,7 @@ def main() -> None:
 def _answer(request: dict[str, Any], tools: Tools) -> dict[str, Any]:
     policy = PolicyRevision.model_validate(request["policy"])
     try:
-        verdict = assess(request["uri"], policy, tools, Clock())
+        verdict = assess(Subject(request["uri"]), policy, tools, Clock())
     except VetlineError as error:
         return {"code": error.code, "message": str(error)}
     return {"verdict": verdict.model_dump(mode="json")}

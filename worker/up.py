@@ -1,7 +1,6 @@
 """`vetline up`: everything on one machine, in the foreground, until Ctrl-C."""
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -9,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from moderation.errors import ServiceMissing
 from moderation.services.announcement import Announcement, announcing
@@ -18,18 +16,14 @@ from moderation.services.desk import Services, resolve
 from moderation.services.folder import secret_in
 from moderation.services.lock import is_taken
 from moderation.settings import ServiceSettings
-from worker.crew import STOP_OTHER_S, STOP_WORKER_S, Member, environment, prepare, start, vetline
+from worker.crew import STOP_OTHER_S, STOP_WORKER_S, Member, environment, file_root, prepare, start, vetline
 from worker.images.settings import FetchSettings
 from worker.interleave import Interleaved
+from worker.stopping import Stopped, Stopping
 
 _FLOWER_PORT = 5555  # where people look for it
-_INTERRUPTED = 130
 _LOOK_S = 0.2
 _NAMES = ("up", "worker", "flower", "postgres", "redis")
-
-
-class _Terminated(BaseException):
-    """SIGTERM: as Ctrl-C, but from a supervisor, for whom stopping is success."""
 
 
 def up(*, worker_options: Sequence[str] = (), flower: bool = True, flower_port: int | None = None) -> int:
@@ -40,29 +34,24 @@ def up(*, worker_options: Sequence[str] = (), flower: bool = True, flower_port: 
     Raises Misuse or Unavailable, in one line, where something cannot be started.
     """
     told = Interleaved(sys.stderr, _NAMES)
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with ExitStack() as held:
+    with Stopping() as stopping:
+        try:
+            _serve(told, stopping, worker_options, (flower_port or _flower_port()) if flower else None)
+        except Stopped:
+            told.say("up", "stopped")
+        return stopping.code
+
+
+def _serve(told: Interleaved, stopping: Stopping, worker_options: Sequence[str], port: int | None) -> None:
+    with ExitStack() as held:
+        with stopping.at_once():
             services = held.enter_context(resolve(need_redis=True))
-            held.callback(told.stop)
-            _prepare(services, told)
-            port = (flower_port or _flower_port()) if flower else None
-            held.enter_context(announcing(ServiceSettings().data_dir, _announcement(services, port)))
-            _follow_services(services, told)
-            members = held.enter_context(_running(services, told, worker_options, port))
-            _watch(services, members, told)
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
-    except _Terminated:
-        code = 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    told.say("up", "stopped")
-    return code
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+        held.callback(told.stop)
+        _prepare(services, told)
+        held.enter_context(announcing(ServiceSettings().data_dir, _announcement(services, port)))
+        _follow_services(services, told)
+        members = held.enter_context(_running(services, told, stopping, worker_options, port))
+        _watch(services, members, told, stopping)
 
 
 def _prepare(services: Services, told: Interleaved) -> None:
@@ -109,35 +98,28 @@ def _follow_services(services: Services, told: Interleaved) -> None:
 
 @contextmanager
 def _running(
-    services: Services, told: Interleaved, worker_options: Sequence[str], flower_port: int | None
+    services: Services, told: Interleaved, stopping: Stopping, options: Sequence[str], port: int | None
 ) -> Iterator[list[Member]]:
     """The worker and Flower for the length of the block; the worker is the first to be stopped."""
     members: list[Member] = []
     try:
-        members.append(
-            Member("worker", lambda: _worker(services, told, worker_options), stop_s=STOP_WORKER_S)
-        )
-        if flower_port:
-            members.append(
-                Member("flower", lambda: _flower(services, told, flower_port), stop_s=STOP_OTHER_S)
-            )
+        stopping.check()
+        members.append(Member("worker", lambda: _worker(services, told, options), stop_s=STOP_WORKER_S))
+        if port:
+            members.append(Member("flower", lambda: _flower(services, told, port), stop_s=STOP_OTHER_S))
         yield members
     finally:
-        _stop(members, told)
-
-
-def _stop(members: Sequence[Member], told: Interleaved) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being done; Ctrl-C hurries it
-    told.say("up", "stopping; images in hand finish first, or are given back (Ctrl-C again: at once)")
-    for member in members:
-        member.stop()
+        if members:
+            told.say("up", "stopping; images in hand finish or are given back (Ctrl-C again: at once)")
+        for member in members:
+            member.stop(stopping)
 
 
 def _worker(services: Services, told: Interleaved, options: Sequence[str]) -> Child:
     more = {"VETLINE_LOG_STYLE": "console"} if sys.stderr.isatty() else {}
     # A single machine's own folder may be read, unless it was said what may; elsewhere file: stays off.
     if not FetchSettings().file_roots:
-        more["VETLINE_FETCH_FILE_ROOTS"] = str(Path.cwd())
+        more["VETLINE_FETCH_FILE_ROOTS"] = file_root(Path.cwd())
     child = start(vetline("worker", *options), environment(services, **more))
     told.follow("worker", child.output)
     return child
@@ -157,10 +139,11 @@ def _flower(services: Services, told: Interleaved, port: int) -> Child:
     return child
 
 
-def _watch(services: Services, members: Sequence[Member], told: Interleaved) -> None:
+def _watch(services: Services, members: Sequence[Member], told: Interleaved, stopping: Stopping) -> None:
     """Until something cannot go on: raises what Member.look raises, or ServiceMissing when a server ended."""
     kept = _started_here(services)
     while True:
+        stopping.check()
         for member in members:
             if happened := member.look():
                 told.say(member.name, happened)

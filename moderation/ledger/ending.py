@@ -58,10 +58,10 @@ _VERDICT = f""", judged AS (
 _DONE = "state = 'done', lease_until = NULL, ended_at = now(), error_code = NULL, error_detail = NULL"
 _FAILED = """state = 'failed', lease_until = NULL, ended_at = now(),
              error_code = :error_code, error_detail = :error_detail"""
-# A row that waits for its time rings then; one that is due at once goes before those that came after it.
+# A row that waits for its time rings then; one that is due at once goes before all others of its priority.
 _QUEUED = """state = 'queued', lease_until = NULL,
              not_before = CASE WHEN :delay_s > 0 THEN now() + make_interval(secs => :delay_s) END,
-             ring_at = CASE WHEN :delay_s > 0 THEN now() + make_interval(secs => :delay_s) ELSE created_at END,
+             ring_at = CASE WHEN :delay_s > 0 THEN now() + make_interval(secs => :delay_s) ELSE 'epoch' END,
              error_code = :error_code, error_detail = :error_detail"""
 _UNCHARGED = _QUEUED + ", charged = greatest(charged - 1, 0)"
 

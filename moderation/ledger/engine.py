@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -68,6 +69,20 @@ def reaching_postgres() -> Iterator[None]:
             raise
         reason = str(exc.orig).strip().splitlines()
         raise LedgerUnavailable(f"Postgres: {reason[0] if reason else type(exc.orig).__name__}") from exc
+
+
+@contextmanager
+def transaction(
+    engine: Engine, *, patience_s: float | None = None, isolation: IsolationLevel = "READ COMMITTED"
+) -> Iterator[Connection]:
+    """Several statements that are committed together, or not at all.
+
+    patience_s: how long each may take, in place of the setting: a report over the whole ledger takes minutes.
+    """
+    with reaching_postgres(), engine.execution_options(isolation_level=isolation).begin() as connection:
+        if patience_s is not None:
+            connection.execute(text(f"SET LOCAL statement_timeout = {int(patience_s * 1000)}"))
+        yield connection
 
 
 def ping(engine: Engine) -> None:

@@ -27,7 +27,10 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
     from alembic import command
 
     config = _config()
-    with reaching_postgres(), engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+    with (
+        reaching_postgres(),
+        engine.execution_options(isolation_level="READ COMMITTED").begin() as connection,
+    ):
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})
         config.attributes["connection"] = connection
         command.upgrade(config, revision)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import PolicyError, UnknownPolicy
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import reaching_postgres, transaction
 from moderation.policy import PolicyRevision, builtin_policies, parse_ref
 
 
@@ -45,6 +46,11 @@ _EXACT = text("""
 
 _LOAD = text("SELECT document, prompt_sha256 FROM policy_revision WHERE id = :id")
 
+_RETIRED = text("""
+    SELECT max(retired_at) FROM policy_revision
+    WHERE policy = :policy AND (CAST(:revision AS integer) IS NULL OR revision = :revision)
+""")
+
 
 def add_revision(connection: Connection, policy: PolicyRevision, *, by: str, reason: str) -> bool:
     """Write a revision that is new; False where exactly this id@revision stands already."""
@@ -66,7 +72,7 @@ def add_revision(connection: Connection, policy: PolicyRevision, *, by: str, rea
 
 def seed_builtin(engine: Engine) -> int:
     """Add the built-in policies that are missing and say how many were. Safe to repeat."""
-    with reaching_postgres(), engine.begin() as connection:
+    with transaction(engine) as connection:
         return sum(
             add_revision(connection, policy, by="vetline", reason="built in") for policy in builtin_policies()
         )
@@ -86,9 +92,9 @@ def pin(engine: Engine, refs: Iterable[str]) -> dict[str, PinnedPolicy]:
             names, revisions = [list(column) for column in zip(*exact, strict=True)]
             for row in connection.execute(_EXACT, {"policies": names, "revisions": revisions}):
                 found[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
-    for ref, key in wanted.items():
-        if key not in found:
-            raise UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
+        for ref, key in wanted.items():
+            if key not in found:
+                raise _not_to_be_had(connection, ref, *key)
     return {ref: found[key] for ref, key in wanted.items()}
 
 
@@ -99,7 +105,19 @@ def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
     """
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_LOAD, {"id": revision_id}).one()
-    policy = PolicyRevision.model_validate(row.document)
-    if policy.prompt_sha256 != row.prompt_sha256:
+    return policy_of(row.document, row.prompt_sha256)
+
+
+def policy_of(document: dict[str, Any], prompt_sha256: str) -> PolicyRevision:
+    """The policy that was stored as `document`. Raises PolicyError where it renders to another text than then."""
+    policy = PolicyRevision.model_validate(document)
+    if policy.prompt_sha256 != prompt_sha256:
         raise PolicyError(f"{policy.ref} no longer renders to the text that it was added with")
     return policy
+
+
+def _not_to_be_had(connection: Connection, ref: str, policy: str, revision: int | None) -> UnknownPolicy:
+    retired = connection.execute(_RETIRED, {"policy": policy, "revision": revision}).scalar()
+    if retired is None:
+        return UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
+    return UnknownPolicy(f"{ref} takes no new images: it was retired on {retired:%Y-%m-%d}")

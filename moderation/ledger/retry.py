@@ -47,7 +47,7 @@ _CANCEL = text(f"""
     WITH chosen AS (
         SELECT a.id FROM assessment a WHERE a.state = 'queued' AND {SELECTED} LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    UPDATE assessment a SET state = 'cancelled', ring_at = NULL, not_before = NULL, ended_at = now()
+    UPDATE assessment a SET state = 'cancelled', ring_at = NULL, rung_at = NULL, not_before = NULL, ended_at = now()
     FROM chosen WHERE a.id = chosen.id
     RETURNING a.id
 """)

@@ -14,14 +14,15 @@ from moderation.ledger.policies import PinnedPolicy
 
 # ON CONFLICT names no constraint on purpose: a repeat after a lost reply hits the primary key, a known key the other.
 _INSERT = text("""
-    INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, ring_at)
-    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb),
-           now() + make_interval(secs => :ring_in_s)
+    INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, submission_id,
+                            ring_at, rung_at)
+    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission,
+           CASE WHEN NOT :rung THEN now() END, CASE WHEN :rung THEN now() END
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:uris AS text[]), CAST(:policies AS text[]), CAST(:revisions AS integer[]),
         CAST(:keys AS text[]), CAST(:batches AS text[]), CAST(:priorities AS smallint[]),
-        CAST(:metadata AS text[])
-    ) AS given (id, uri, policy, revision, key, batch, priority, metadata)
+        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[])
+    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission)
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
@@ -45,17 +46,17 @@ def submit(
     pinned: Mapping[str, PinnedPolicy],
     ids: Sequence[UUID],
     *,
-    ring_in_s: float = 0.0,
+    rung: bool = False,
 ) -> list[Ticket]:
     """One ticket for each submission, in order. Committed when this returns; safe to repeat with the same ids.
 
     pinned: the revision for each policy ref that the submissions name.
-    ring_in_s: when the sweeper is to ring these rows, if nobody claimed them by then.
+    rung: whether the caller rings them itself; else the sweeper does.
     Raises LedgerUnavailable: then it may or may not be committed, and repeating settles it.
     """
     rows = [(s, pinned[s.policy], id_) for s, id_ in zip(submissions, ids, strict=True)]
     with reaching_postgres(), engine.connect() as connection:
-        values = _columns(rows) | {"ring_in_s": ring_in_s}
+        values = _columns(rows) | {"rung": rung}
         inserted: set[UUID] = set(connection.execute(_INSERT, values).scalars())
         known = _known(connection, [row for row in rows if row[2] not in inserted])
     return [known.get(id_) or Ticket(id_, pin.ref, known=False) for _, pin, id_ in rows]
@@ -71,6 +72,7 @@ def _columns(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> dict[str,
         "batches": [s.batch for s, _, _ in rows],
         "priorities": [int(s.priority) for s, _, _ in rows],
         "metadata": [None if s.metadata is None else to_json(s.metadata).decode() for s, _, _ in rows],
+        "submission_ids": [s.submission_id for s, _, _ in rows],
     }
 
 

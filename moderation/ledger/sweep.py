@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import reaching_postgres, transaction
 
 _LOCK = 7_265_002  # advisory lock, held for a transaction: a dead sweeper cannot keep it
 _TAKE = text("SELECT pg_try_advisory_xact_lock(:lock)")
@@ -19,7 +19,7 @@ _EXPIRE = text("""
     ), freed AS (
         UPDATE assessment a SET
             state = CASE WHEN a.crashes + 1 >= :max_crashes THEN 'failed' ELSE 'queued' END,
-            ring_at = CASE WHEN a.crashes + 1 >= :max_crashes THEN NULL ELSE a.created_at END,
+            ring_at = CASE WHEN a.crashes + 1 < :max_crashes THEN timestamptz 'epoch' END,
             ended_at = CASE WHEN a.crashes + 1 >= :max_crashes THEN now() END,
             error_code = CASE WHEN a.crashes + 1 >= :max_crashes THEN 'poison' ELSE 'worker_lost' END,
             error_detail = 'the lease of ' || coalesce(a.worker, 'a worker') || ' ran out',
@@ -32,17 +32,37 @@ _EXPIRE = text("""
     RETURNING assessment_id
 """)
 
+# What was freed, given back or lost on the way has the epoch for its time: it goes first, and past a full queue.
 _DUE = text("""
     WITH due AS (
         SELECT id FROM assessment
-        WHERE state = 'queued' AND ring_at <= now() + make_interval(secs => :early_s)
-            AND (not_before IS NULL OR not_before <= now())
+        WHERE ring_at <= CASE WHEN :only_first THEN timestamptz 'epoch' ELSE now() END
         ORDER BY priority, ring_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    UPDATE assessment a SET ring_at = now() + make_interval(secs => :ring_again_s)
+    UPDATE assessment a SET ring_at = NULL, rung_at = now()
     FROM due, policy_revision r
     WHERE a.id = due.id AND r.id = a.policy_revision_id
-    RETURNING a.id, a.uri, r.policy || '@' || r.revision AS policy, a.priority, a.crashes
+    RETURNING a.id, a.uri, r.policy || '@' || r.revision AS policy, a.priority, a.crashes, a.submission_id
+""")
+
+_OVERDUE = text("""
+    SELECT EXISTS (SELECT FROM assessment WHERE rung_at < now() - make_interval(secs => :after_s))
+""")
+
+# Siblings wait on one message together.
+_LOST = text("""
+    WITH waiting AS (
+        SELECT a.id, a.submission_id FROM unnest(CAST(:waiting AS uuid[])) AS message (id) JOIN assessment a USING (id)
+    ), lost AS (
+        SELECT a.id FROM assessment a
+        WHERE a.rung_at < now() - make_interval(secs => :after_s)
+            AND NOT EXISTS (SELECT FROM waiting w WHERE w.id = a.id)
+            AND NOT EXISTS (SELECT FROM waiting w WHERE w.submission_id = a.submission_id)
+        ORDER BY a.rung_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    )
+    UPDATE assessment a SET ring_at = timestamptz 'epoch', rung_at = NULL
+    FROM lost WHERE a.id = lost.id AND a.rung_at IS NOT NULL
+    RETURNING a.id
 """)
 
 _SIGN = text("""
@@ -63,14 +83,12 @@ class Due:
     policy: str  # id@revision
     priority: int
     crashes: int
+    submission_id: UUID | None = None
 
 
 def expire(engine: Engine, *, worker: str, max_crashes: int, limit: int = 1000) -> list[UUID] | None:
     """Free rows whose lease ran out and sign the sweep. None where another sweeper is at it."""
-    with (
-        reaching_postgres(),
-        engine.execution_options(isolation_level="READ COMMITTED").begin() as connection,
-    ):
+    with transaction(engine) as connection:
         if not _taken(connection):
             return None
         freed = list(connection.execute(_EXPIRE, {"limit": limit, "max_crashes": max_crashes}).scalars())
@@ -79,23 +97,15 @@ def expire(engine: Engine, *, worker: str, max_crashes: int, limit: int = 1000) 
 
 
 def ring_due(
-    engine: Engine,
-    ring: Callable[[Sequence[Due]], None],
-    *,
-    limit: int,
-    ring_again_s: float,
-    early_s: float = 0,
+    engine: Engine, ring: Callable[[Sequence[Due]], object], *, limit: int, only_first: bool = False
 ) -> int:
     """Hand up to `limit` due rows to `ring`, most urgent first, and say how many.
 
-    early_s: how long before its time a row that was rung may be rung again (the queue stands empty).
+    only_first: none but those that were freed, given back or lost.
     If `ring` raises, nothing is noted and they stay due; if the commit fails, they ring twice, which is harmless.
     """
-    values = {"limit": limit, "ring_again_s": ring_again_s, "early_s": early_s}
-    with (
-        reaching_postgres(),
-        engine.execution_options(isolation_level="READ COMMITTED").begin() as connection,
-    ):
+    values = {"limit": limit, "only_first": only_first}
+    with transaction(engine) as connection:
         if not _taken(connection):
             return 0
         due = [Due(**row._mapping) for row in connection.execute(_DUE, values)]
@@ -104,6 +114,22 @@ def ring_due(
             ring(due)
             connection.execute(_COUNT_RUNG, {"rung": len(due)})
         return len(due)
+
+
+def any_overdue(engine: Engine, *, after_s: float) -> bool:
+    """Whether a row was rung more than after_s seconds ago and is not claimed yet."""
+    with reaching_postgres(), engine.connect() as connection:
+        return bool(connection.execute(_OVERDUE, {"after_s": after_s}).scalar())
+
+
+def find_lost(engine: Engine, waiting: Sequence[UUID], *, after_s: float, limit: int = 1000) -> list[UUID]:
+    """Rows rung more than after_s seconds ago whose message is not among those waiting: they are due again, first.
+
+    waiting: the ids of all messages in the queue, read after the rows were found overdue.
+    """
+    values = {"waiting": list(waiting), "after_s": after_s, "limit": limit}
+    with transaction(engine) as connection:
+        return list(connection.execute(_LOST, values).scalars()) if _taken(connection) else []
 
 
 def _taken(connection: Connection) -> bool:

@@ -56,7 +56,7 @@ def _text(*, nullable: bool = False) -> Any:
 
 
 class PolicyRevisionRow(SQLModel, table=True):
-    """A policy revision. `document` is the whole policy; `prompt` its rendered text. Never changed once cited."""
+    """A policy revision. `document` is the whole policy; `prompt` its rendered text. Never changed, only retired."""
 
     __tablename__ = "policy_revision"
     __table_args__ = (
@@ -82,7 +82,9 @@ class AssessmentRow(SQLModel, table=True):
 
     attempt: the fence, grows with each claim. charged: attempts that count against the limit.
     crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier.
-    ring_at: when the sweeper rings it next, while it is queued.
+    While it is queued, either ring_at: when it is to be rung; or rung_at: when it was, by a message not answered yet.
+    submission_id: the same for the assessments of one image that were submitted under several policies.
+    reassesses: the assessment whose image this one judges again, under another revision of its policy.
     """
 
     __tablename__ = "assessment"
@@ -91,6 +93,7 @@ class AssessmentRow(SQLModel, table=True):
         ForeignKeyConstraint(
             ["policy_revision_id"], ["policy_revision.id"], name="assessment_policy_revision_fk"
         ),
+        ForeignKeyConstraint(["reassesses"], ["assessment.id"], name="assessment_reassesses_fk"),
         UniqueConstraint("policy", "key", name="assessment_key_once"),
         CheckConstraint(
             "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="assessment_state_known"
@@ -98,11 +101,23 @@ class AssessmentRow(SQLModel, table=True):
         CheckConstraint(
             "(state = 'running') = (lease_until IS NOT NULL)", name="assessment_lease_while_running"
         ),
-        CheckConstraint("(state = 'queued') = (ring_at IS NOT NULL)", name="assessment_rings_while_queued"),
-        Index("assessment_due", "priority", "ring_at", postgresql_where=text("state = 'queued'")),
+        CheckConstraint(
+            "(state = 'queued') = (ring_at IS NOT NULL OR rung_at IS NOT NULL)",
+            name="assessment_rings_while_queued",
+        ),
+        CheckConstraint("ring_at IS NULL OR rung_at IS NULL", name="assessment_due_or_rung"),
+        Index("assessment_due", "priority", "ring_at", postgresql_where=text("ring_at IS NOT NULL")),
+        Index("assessment_rung", "rung_at", postgresql_where=text("rung_at IS NOT NULL")),
         Index("assessment_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("assessment_failures", "error_code", postgresql_where=text("state = 'failed'")),
         Index("assessment_batch", "batch", "state", postgresql_where=text("batch IS NOT NULL")),
+        # Only the claim asks for it, and only for what is queued.
+        Index(
+            "assessment_submission",
+            "submission_id",
+            postgresql_where=text("submission_id IS NOT NULL AND state = 'queued'"),
+        ),
+        Index("assessment_reassesses", "reassesses", postgresql_where=text("reassesses IS NOT NULL")),
         # Every row is updated three times in its life: room in the page keeps it in place.
         {"postgresql_with": {"fillfactor": 70}},
     )
@@ -124,10 +139,13 @@ class AssessmentRow(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_column=_time())
     not_before: datetime | None = Field(default=None, sa_column=_time())
     ring_at: datetime | None = Field(default=None, sa_column=_time())
+    rung_at: datetime | None = Field(default=None, sa_column=_time())
     error_code: str | None = Field(default=None, sa_column=_text(nullable=True))
     error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
     created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
     ended_at: datetime | None = Field(default=None, sa_column=_time())
+    submission_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
 
 
 class AttemptRow(SQLModel, table=True):
@@ -168,6 +186,7 @@ class VerdictRow(SQLModel, table=True):
         CheckConstraint("rating IN ('Safe', 'Unsafe')", name="verdict_rating_known"),
         Index("verdict_feed", "xid", "seq"),
         Index("verdict_pixels", "pixels_sha256"),
+        Index("verdict_revision", "policy_revision_id", "assessment_id"),
     )
 
     assessment_id: UUID = Field(sa_column=Column(Uuid))

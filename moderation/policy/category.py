@@ -1,11 +1,14 @@
 """A category of a policy and its state. O1 to O9 are those that the model was trained on; own ones follow."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from moderation.policy.text import DefaultCategory, check_text, default_text
+
+CATEGORY_ID = re.compile(r"^O[1-9][0-9]{0,2}$")
 
 
 class CategoryState(StrEnum):
@@ -42,7 +45,7 @@ class Category(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: Annotated[str, Field(pattern=r"^O[1-9][0-9]{0,2}$")]
+    id: Annotated[str, Field(pattern=CATEGORY_ID.pattern)]
     name: Annotated[str, AfterValidator(_name)]
     state: CategoryState
     should_not: tuple[Bullet, ...]

@@ -80,13 +80,15 @@ class _File(BaseModel):
 def load_policy(text: str, *, source: str) -> PolicyRevision:
     """The revision that a file describes. `source` is the file's name, for messages.
 
+    A file that names no revision leaves it unset (not in `model_fields_set`): the registry gives it the next.
     Raises PolicyError that names every problem with its file, line and field.
     """
     document = read_yaml(text, source=source)
     try:
         file = _File.model_validate(document.content)
         categories = _categories(file, document)
-        return PolicyRevision(**{**dict(file), "categories": categories})
+        given = {name: getattr(file, name) for name in file.model_fields_set}
+        return PolicyRevision(**{**given, "categories": categories})
     except ValidationError as exc:
         raise _refusal(document, ((e["loc"], _problem(e)) for e in exc.errors())) from exc
 

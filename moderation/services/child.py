@@ -112,6 +112,11 @@ class Child:
                 raise StartError(f"{self.said()}\nnot ready after {timeout_s:g} s")
             time.sleep(_POLL_S)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing where it has ended."""
+        if self.alive():
+            self._process.send_signal(number)
+
     def stop(self, signals: Sequence[signal.Signals], *, patience_s: float = 20.0) -> None:
         """Send each signal in turn, patience_s apart, until it has ended. The last should be SIGKILL."""
         for number in signals:

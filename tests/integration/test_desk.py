@@ -17,7 +17,7 @@ from moderation.errors import BrokerUnavailable, Misuse
 from moderation.services.announcement import Announcement, announced, announcing
 from moderation.services.desk import resolve
 from moderation.services.lock import is_taken
-from tests.integration.test_local_servers import wait_for
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,6 +160,19 @@ def test_a_server_that_died_is_replaced_for_the_next_command(data_dir: Path) -> 
         pid = int((data_dir / "redis" / "redis.pid").read_text())
         subprocess.run(["kill", "-9", str(pid)], check=True)
         wait_for(lambda: not is_kept(data_dir, "redis"))
+        with resolve(need_redis=True) as again, redis.Redis.from_url(again.redis_url) as client:
+            assert client.ping()
+            assert again.database_url == services.database_url
+
+
+def test_a_keeper_that_is_killed_takes_its_server_with_it_and_is_replaced(data_dir: Path) -> None:
+    with resolve(need_redis=True) as services:
+        server = int((data_dir / "redis" / "redis.pid").read_text())
+        shown = subprocess.run(
+            ["ps", "-o", "ppid=", "-p", str(server)], capture_output=True, text=True, check=True
+        )
+        subprocess.run(["kill", "-9", shown.stdout.strip()], check=True)
+        wait_for(lambda: not (data_dir / "redis" / "redis.pid").exists())  # a clean stop removes it
         with resolve(need_redis=True) as again, redis.Redis.from_url(again.redis_url) as client:
             assert client.ping()
             assert again.database_url == services.database_url

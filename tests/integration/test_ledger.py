@@ -20,7 +20,7 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.retry import Selection, cancel_queued, retry_failed
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.ledger.sweep import Due, any_overdue, expire, find_lost, ring_due
 from moderation.verdict import Ask, Rung
 from tests.support.ledger import HIGH, LOW, POLICY, attempts, claimed, row, submitted, verdict
 
@@ -101,7 +101,7 @@ def test_a_worker_that_answers_the_ring_before_the_sweeper_committed_gets_the_ro
             with pytest.raises(TimeoutError):
                 answers[0].result(timeout=0.2)  # it waits for the sweeper's commit
 
-        ring_due(ledger, ring, limit=10, ring_again_s=30)
+        ring_due(ledger, ring, limit=10)
         assert [c.id for c in answers[0].result(timeout=10)] == [id_]
 
 
@@ -161,7 +161,7 @@ def test_an_ended_lease_is_a_crash_and_no_charge_and_goes_first(ledger: Engine) 
     expire(ledger, worker="sweeper", max_crashes=10)
     standing = row(ledger, dead.id)
     assert (standing["charged"], standing["crashes"], standing["error_code"]) == (0, 1, "worker_lost")
-    assert standing["ring_at"] == standing["created_at"]
+    assert [due.id for due in rung(ledger, only_first=True)] == [dead.id]
 
 
 def test_an_item_that_takes_whole_machines_down_is_set_aside_in_the_end(ledger: Engine) -> None:
@@ -183,9 +183,9 @@ def test_giving_back_is_uncharged_and_trying_later_is_charged_and_waits(ledger: 
     assert row(ledger, later.id)["state"] == "queued", "no claim before its time"
 
 
-def rung(engine: Engine, **options: float) -> list[Due]:
+def rung(engine: Engine, *, limit: int = 100, only_first: bool = False) -> list[Due]:
     seen: list[Due] = []
-    ring_due(engine, seen.extend, limit=int(options.pop("limit", 100)), ring_again_s=30, **options)
+    ring_due(engine, seen.extend, limit=limit, only_first=only_first)
     return seen
 
 
@@ -196,16 +196,21 @@ def test_due_rows_ring_in_order_of_priority_and_no_row_twice_at_once(ledger: Eng
     assert rung(ledger) == []
 
 
-def test_what_was_rung_and_not_claimed_rings_again_sooner_where_the_queue_is_empty(ledger: Engine) -> None:
-    id_ = submitted(ledger, ring_in_s=20)
-    assert rung(ledger) == []
-    assert [due.id for due in rung(ledger, early_s=25)] == [id_]
+def test_a_ring_whose_message_is_gone_rings_again_before_all_others(ledger: Engine) -> None:
+    waits, gone, fresh = submitted(ledger, rung=True), submitted(ledger, rung=True), submitted(ledger)
+    assert not any_overdue(ledger, after_s=60)
+    assert any_overdue(ledger, after_s=-1)
+    assert find_lost(ledger, [waits], after_s=60) == []
+    assert find_lost(ledger, [waits], after_s=-1) == [gone]
+    assert [due.id for due in rung(ledger, only_first=True)] == [gone]
+    assert [due.id for due in rung(ledger)] == [fresh]
 
 
 def test_what_waits_for_its_time_does_not_ring_early(ledger: Engine) -> None:
     taken = claimed(ledger)
     try_later(ledger, taken, HostUnavailable("503"), worker="w1", delay_s=10, timings_ms={})
-    assert rung(ledger, early_s=25) == []
+    assert rung(ledger) == []
+    assert find_lost(ledger, [], after_s=-1) == []
 
 
 def test_a_ring_that_fails_leaves_the_rows_due(ledger: Engine) -> None:
@@ -215,7 +220,7 @@ def test_a_ring_that_fails_leaves_the_rows_due(ledger: Engine) -> None:
         raise ConnectionError("redis is away")
 
     with pytest.raises(ConnectionError):
-        ring_due(ledger, broken, limit=10, ring_again_s=30)
+        ring_due(ledger, broken, limit=10)
     assert [due.id for due in rung(ledger)] == [id_]
 
 
@@ -228,7 +233,7 @@ def test_one_sweeper_at_a_time(ledger: Engine, postgres_url: str) -> None:
         leave.wait(10)
 
     submitted(ledger)
-    sweeping = threading.Thread(target=lambda: ring_due(other, slow, limit=10, ring_again_s=30))
+    sweeping = threading.Thread(target=lambda: ring_due(other, slow, limit=10))
     sweeping.start()
     assert inside.wait(10)
     assert expire(ledger, worker="w2", max_crashes=10) is None

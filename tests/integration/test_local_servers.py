@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -18,21 +16,15 @@ from redis.retry import Retry
 from moderation.errors import ServiceMissing
 from moderation.services.account import account_for
 from moderation.services.folder import running_program
-from moderation.services.postgres import LocalPostgres
+from moderation.services.postgres import LocalPostgres, StopMode
 from moderation.services.redis import LocalRedis
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 
 
 def connect(url: str) -> psycopg.Connection:
     return psycopg.connect(url.replace("+psycopg", ""), autocommit=True, connect_timeout=5)
-
-
-def wait_for(condition: Callable[[], bool], *, within_s: float = 20) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def is_gone(pid: int) -> bool:
@@ -53,14 +45,14 @@ def test_a_cluster_is_made_once_and_keeps_its_rows(tmp_path: Path) -> None:
 def test_a_cluster_is_durable_unless_a_test_says_otherwise(tmp_path: Path) -> None:
     with LocalPostgres.start(tmp_path / "pg") as server, connect(server.url) as connection:
         shown = {
-            name: connection.execute(f"SHOW {name}").fetchone()[0]
+            name: connection.execute(f"SHOW {name}").fetchone()
             for name in ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
         }
-    assert set(shown.values()) == {"on"}
+    assert set(shown.values()) == {("on",)}
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_postgres_comes_back_on_its_port(own_postgres: LocalPostgres, mode: str) -> None:
+def test_postgres_comes_back_on_its_port(own_postgres: LocalPostgres, mode: StopMode) -> None:
     before = own_postgres.url, own_postgres.pid
     own_postgres.restart(mode)
     assert own_postgres.url == before[0]
@@ -95,7 +87,7 @@ def test_postgres_refuses_whoever_has_not_read_the_password(own_postgres: LocalP
 def test_redis_refuses_whoever_has_not_read_the_password(own_redis: LocalRedis) -> None:
     at_once = Retry(NoBackoff(), 0)
     with (
-        redis.Redis(port=own_redis.port, retry=at_once) as stranger,
+        redis.Redis(port=own_redis.port or 0, retry=at_once) as stranger,
         pytest.raises(redis.AuthenticationError),
     ):
         stranger.ping()
@@ -163,7 +155,7 @@ def test_redis_comes_back_on_its_port_after_kill_9(own_redis: LocalRedis) -> Non
 PARENT = """
 import sys, time
 from pathlib import Path
-from moderation.services.postgres import LocalPostgres
+from moderation.services.postgres import LocalPostgres, StopMode
 from moderation.services.redis import LocalRedis
 folder = Path(sys.argv[1])
 postgres = LocalPostgres.start(folder / "postgres", fsync=False)
@@ -198,8 +190,7 @@ def test_servers_end_with_the_process_that_started_them(
         if signal_name:
             parent.send_signal(signal.Signals[signal_name])
         parent.wait(20)
-    for pid in pids:
-        wait_for(lambda pid=pid: is_gone(pid))
+    wait_for(lambda: all(map(is_gone, pids)))
     # A clean stop: Postgres takes its lock file with it.
     wait_for(lambda: not (tmp_path / "postgres" / "data" / "postmaster.pid").exists())
 

@@ -7,6 +7,7 @@ import itertools
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 
 import structlog
 
@@ -40,20 +41,19 @@ def main(prefix: str) -> None:
                 log.warning(
                     "fetch_failed", uri=redact_uri(uri), code=error.code, error=str(error), exc_info=True
                 )
-                print(repr(error), *traceback.format_exception(error))
+                sys.stdout.writelines([repr(error), *traceback.format_exception(error)])
                 ends[error.code] += 1
         fetcher.close()
         reached = len(host.seen)
-    print("ENDS", sum(ends.values()), "REACHED", reached, dict(ends))
+    sys.stdout.write(f"ENDS {ends.total()} REACHED {reached} {dict(ends)}\n")
 
 
-def uris(prefix: str, port: int) -> "itertools.chain[str]":
+def uris(prefix: str, port: int) -> Iterator[str]:
     """Half of them to the host that answers, half to where nothing does."""
-    numbers = itertools.count()
-    return itertools.chain.from_iterable(
-        hidden(f"{prefix}{number:06d}Zz9", f"images.example:{port}" if number % 2 else "images.example")
-        for number in numbers
-    )
+    for number in itertools.count():
+        secret = f"{prefix}{number:06d}Zz9"
+        yield from hidden(secret)
+        yield from (uri.replace("https:", "http:", 1) for uri in hidden(secret, f"images.example:{port}"))
 
 
 def answers(prefix: str) -> Trick:

@@ -15,12 +15,12 @@ POLICY = "llavaguard-default"
 
 
 def submitted(
-    engine: Engine, uri: str = "https://images.test/1.jpg", *, ring_in_s: float = 0.0, **fields: Any
+    engine: Engine, uri: str = "https://images.test/1.jpg", *, rung: bool = False, **fields: Any
 ) -> UUID:
     """The id of a new assessment."""
     submission = Submission(uri=uri, policy=fields.pop("policy", POLICY), **fields)
     pinned = pin(engine, [submission.policy])
-    return submit(engine, [submission], pinned, [new_id()], ring_in_s=ring_in_s)[0].id
+    return submit(engine, [submission], pinned, [new_id()], rung=rung)[0].id
 
 
 def claimed(engine: Engine, id_: UUID | None = None, *, worker: str = "w1", lease_s: float = 45) -> Claim:

@@ -1,6 +1,7 @@
 """A stranger's bytes to clean pixels, in child processes that may die of them. Nothing is decoded here."""
 
 import hashlib
+import importlib.util
 import queue
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from moderation.errors import DecoderUnavailable, TooManyPixels, Undecodable, UnsupportedType
+from moderation.errors import BadSetting, DecoderUnavailable, TooManyPixels, Undecodable, UnsupportedType
 from worker.images.decoder_process import DecoderDeathError, DecoderOverrunError, DecoderProcess
 from worker.images.formats import sniff
 from worker.images.picture import Picture, View
@@ -21,6 +22,9 @@ _REFUSALS: dict[str, type[UnsupportedType | Undecodable | TooManyPixels]] = {
 }
 
 
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
 class _View(BaseModel):
     """One view as a child describes it."""
 
@@ -30,7 +34,9 @@ class _View(BaseModel):
     plain: bool
     width: int = Field(gt=0)
     height: int = Field(gt=0)
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Digest
+    pdq: Digest | None = None
+    pdq_quality: Annotated[int, Field(ge=0, le=100)] | None = None
 
 
 class _Decoded(BaseModel):
@@ -46,14 +52,25 @@ class Decoder:
     """A pool of reused children. Shared by all threads of a worker; children start when first needed."""
 
     def __init__(self, settings: DecodeSettings | None = None) -> None:
+        """Raises BadSetting where a setting needs a package that is not installed."""
         self._settings = settings or DecodeSettings()
+        if self._settings.perceptual_hash and importlib.util.find_spec("pdqhash") is None:
+            raise BadSetting(
+                "VETLINE_DECODE_PERCEPTUAL_HASH needs the extra `hash` (pip install vetline[hash])"
+            )
         # A seat holds a child or stands empty; the last one used is used next, so few children are started.
         self._seats: queue.LifoQueue[DecoderProcess | None] = queue.LifoQueue()
         for _ in range(self._settings.children):
             self._seats.put(None)
-        self._busy: set[DecoderProcess] = set()
+        self._alive: set[DecoderProcess] = set()
         self._lock = threading.Lock()
         self._closed = False
+
+    @property
+    def pids(self) -> list[int]:
+        """The living children."""
+        with self._lock:
+            return sorted(child.pid for child in self._alive)
 
     def decode(self, data: bytes, *, pixels: bool) -> Picture:
         """One image in its views. pixels: whether views carry their RGB bytes.
@@ -77,14 +94,19 @@ class Decoder:
         """End all children; a decode in hand ends with DecoderUnavailable."""
         with self._lock:
             self._closed = True
-            busy = list(self._busy)
-        for child in busy:
-            child.stop()
+            for child in self._alive:
+                child.stop()
+        for seat in self._take_idle_seats():
+            if seat is not None:
+                seat.kill()
+            self._seats.put(None)  # whoever decodes now is told so, and does not wait
+
+    def _take_idle_seats(self) -> list[DecoderProcess | None]:
+        seats = []
         with suppress(queue.Empty):
             while True:
-                seat = self._seats.get_nowait()
-                if seat is not None:
-                    seat.kill()
+                seats.append(self._seats.get_nowait())
+        return seats
 
     def _ask_again(self, question: Header, data: bytes) -> tuple[Header, list[bytes]]:
         """A child may have been killed for others' sake, such as a lack of memory: ask a fresh one."""
@@ -120,15 +142,14 @@ class Decoder:
             raise DecoderUnavailable("the decoder is closed")
         child = seat or DecoderProcess(self._settings)
         with self._lock:
-            self._busy.add(child)
+            self._alive.add(child)
         return child
 
     def _vacate(self, child: DecoderProcess | None, seat: DecoderProcess | None) -> None:
         with self._lock:
-            if child is not None:
-                self._busy.discard(child)
-            if self._closed:
-                seat = None
+            seat = None if self._closed else seat
+            if child is not None and seat is None:
+                self._alive.discard(child)
         if child is not None and seat is None:
             child.kill()
         self._seats.put(seat)
@@ -165,6 +186,8 @@ def _view(view: _View, blobs: Iterator[bytes], data: bytes, media_type: str, pix
         height=view.height,
         pixels_sha256=view.sha256,
         rgb=rgb,
+        pdq=view.pdq,
+        pdq_quality=view.pdq_quality,
     )
 
 

@@ -7,23 +7,28 @@ happens to it costs one image. It ends when its parent does, because the socket 
 import hashlib
 import io
 import socket
+from collections.abc import Callable
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from worker.images.sandbox import enter, limit_cpu, limit_resources
 from worker.images.stills import Limits, NoDecoderError, PixelLimitError, Still, open_image, prepare, stills
-from worker.images.wire import Channel, FrameError
+from worker.images.wire import Channel, FrameError, Header
+
+Answer = tuple[Header, list[bytes]]
+Hash = Callable[[Image.Image], tuple[str, int]]
 
 _ROWS_BYTES = 4_000_000  # hashed at a time, to spare a copy of the whole picture
 
 
 def main(options: dict[str, Any]) -> None:
-    """options: the fields of Limits, and memory_bytes and cpu_s."""
+    """options: see `decoder_process._options`."""
     channel = Channel(socket.socket(fileno=0))
     limits = Limits(**options["limits"])
     limit_resources(options["memory_bytes"])
     prepare(limits.max_pixels)
+    child = Child(limits, _perceptual_hash() if options["perceptual_hash"] else None)
     channel.send({"sandboxed": enter()})
     while True:
         try:
@@ -31,53 +36,67 @@ def main(options: dict[str, Any]) -> None:
         except FrameError:
             return
         limit_cpu(options["cpu_s"])
-        answer, blobs = _answer(question, data, limits)
+        answer, blobs = child.answer(data, question["media_type"], pixels=question["pixels"])
         del data
         channel.send(answer, blobs)
 
 
-def _answer(question: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
-    try:
-        return _decode(data, question["media_type"], pixels=question["pixels"], limits=limits)
-    except PixelLimitError as error:
-        return _refusal("too_many_pixels", str(error)), []
-    except NoDecoderError as error:
-        return _refusal("unsupported_type", str(error)), []
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return _refusal("too_many_pixels", "a frame holds too many pixels"), []
-    except MemoryError:
-        return _refusal("undecodable", "decoding needs more memory than allowed"), []
-    except Exception as error:  # noqa: BLE001 - Pillow raises a dozen kinds on damaged files
-        return _refusal("undecodable", f"{type(error).__name__}: {error}"), []
+def _perceptual_hash() -> Hash:
+    from worker.images.perceptual import pdq  # NumPy takes as long to import as all the rest
+
+    return pdq
 
 
-def _refusal(code: str, message: str) -> dict[str, Any]:
-    return {"ok": False, "code": code, "message": message}
+class Child:
+    """Answers one question after another. Nothing of an image is kept for the next."""
+
+    def __init__(self, limits: Limits, perceptual_hash: Hash | None) -> None:
+        self._limits = limits
+        self._perceptual_hash = perceptual_hash
+
+    def answer(self, data: bytes, media_type: str, *, pixels: bool) -> Answer:
+        try:
+            return self._decode(data, media_type, pixels=pixels)
+        except PixelLimitError as error:
+            return _refusal("too_many_pixels", str(error))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            return _refusal("too_many_pixels", "a frame holds too many pixels")
+        except NoDecoderError as error:
+            return _refusal("unsupported_type", str(error))
+        except UnidentifiedImageError:
+            return _refusal("undecodable", "its header cannot be read")
+        except MemoryError:
+            return _refusal("undecodable", "decoding needs more memory than allowed")
+        except Exception as error:  # noqa: BLE001 - Pillow raises a dozen kinds on damaged files
+            return _refusal("undecodable", f"{type(error).__name__}: {error}")
+
+    def _decode(self, data: bytes, media_type: str, *, pixels: bool) -> Answer:
+        image, frames = open_image(data, media_type, self._limits)
+        views: dict[str, Header] = {}  # by digest: frames that look the same are judged once
+        blobs: list[bytes] = []
+        with image:
+            for still in stills(image, data, frames=frames, frames_judged=self._limits.frames_judged):
+                digest = _digest(still.image)
+                if digest not in views:
+                    views[digest] = self._view(still, digest)
+                    blobs += _blobs(still, pixels=pixels)
+        return {"ok": True, "frames": frames, "views": list(views.values())}, blobs
+
+    def _view(self, still: Still, digest: str) -> Header:
+        view = {
+            "name": still.name,
+            "plain": still.plain,
+            "width": still.image.width,
+            "height": still.image.height,
+            "sha256": digest,
+        }
+        if self._perceptual_hash is not None:
+            view["pdq"], view["pdq_quality"] = self._perceptual_hash(still.image)
+        return view
 
 
-def _decode(
-    data: bytes, media_type: str, *, pixels: bool, limits: Limits
-) -> tuple[dict[str, Any], list[bytes]]:
-    image, frames = open_image(data, media_type, limits)
-    views: dict[str, dict[str, Any]] = {}  # by digest: frames that look the same are judged once
-    blobs: list[bytes] = []
-    with image:
-        for still in stills(image, data, frames=frames, frames_judged=limits.frames_judged):
-            digest = _digest(still.image)
-            if digest not in views:
-                views[digest] = _view(still, digest)
-                blobs += _blobs(still, pixels=pixels)
-    return {"ok": True, "frames": frames, "views": list(views.values())}, blobs
-
-
-def _view(still: Still, digest: str) -> dict[str, Any]:
-    return {
-        "name": still.name,
-        "plain": still.plain,
-        "width": still.image.width,
-        "height": still.image.height,
-        "sha256": digest,
-    }
+def _refusal(code: str, message: str) -> Answer:
+    return {"ok": False, "code": code, "message": message}, []
 
 
 def _blobs(still: Still, *, pixels: bool) -> list[bytes]:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -74,8 +75,8 @@ class DecoderProcess:
             self.kill()
             raise DecoderOverrunError(f"decoding took longer than {self._settings.wall_s:g} s") from error
         except FrameError as error:
-            code = self.kill()
-            if code == -24:  # SIGXCPU
+            code = self.kill(grace_s=1.0)
+            if code == -signal.SIGXCPU:
                 raise DecoderOverrunError(
                     f"decoding took more than {self._settings.cpu_s} s of CPU"
                 ) from error
@@ -85,11 +86,11 @@ class DecoderProcess:
         """Make an `ask` in another thread end with DecoderDeathError."""
         self._process.kill()
 
-    def kill(self) -> int:
-        """End the child at once. Returns its exit status, which is its own where it had ended before."""
+    def kill(self, grace_s: float = 0.0) -> int:
+        """End the child. Returns its exit status, its own where it ends by itself within grace_s."""
         self._channel.close()
         try:
-            return self._process.wait(0.2)
+            return self._process.wait(grace_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
@@ -110,7 +111,7 @@ def _start(settings: DecodeSettings, stdin: int) -> "subprocess.Popen[bytes]":
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-        | {"MALLOC_ARENA_MAX": "1"},  # a second arena would take 64 MB of the address space
+        | {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"},  # more would eat up the address space
         cwd="/",
         process_group=0,  # a Ctrl-C at the terminal is the parent's to handle
     )
@@ -121,14 +122,15 @@ def _options(settings: DecodeSettings) -> dict[str, object]:
     return {
         "memory_bytes": settings.memory_bytes,
         "cpu_s": settings.cpu_s,
+        "perceptual_hash": settings.perceptual_hash,
         "limits": {name: getattr(settings, name) for name in limits},
     }
 
 
 def _import_paths() -> Sequence[str]:
-    """Where this package and Pillow lie; found without importing Pillow here."""
+    """Where this package and what decoding needs lie; found without importing any of it here."""
     paths = [str(Path(__file__).parents[2])]
-    for name in ("PIL", "pillow_heif"):
+    for name in ("PIL", "pillow_heif", "numpy", "pdqhash"):
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin is not None:
             paths.append(str(Path(spec.origin).parents[1]))

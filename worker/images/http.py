@@ -31,6 +31,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ABSENT = frozenset({404, 410})
 _DENIED = frozenset({401, 402, 403, 407, 451})
 _FOR_NOW = frozenset({408, 421, 425})
+_COMPRESSED = frozenset({b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br", b"zstd"})
 _MAX_RETRY_AFTER_S = 3600.0  # a host may ask for more; nobody waits longer for it
 _KEEPALIVE_S = 15.0
 
@@ -171,9 +172,10 @@ def _check_status(status: int, headers: Headers, host: str) -> None:
 
 
 def _check_encoding(headers: Headers, host: str) -> None:
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if encoding not in (b"", b"identity"):
-        raise HostRefused(f"{host} answered with an encoded body, though asked for none")
+    """Refuse a compressed body. Other values are mistakes that leave the body as it is, such as aws-chunked."""
+    codings = {coding.strip().lower() for coding in headers.get(b"content-encoding", b"").split(b",")}
+    if codings & _COMPRESSED:
+        raise HostRefused(f"{host} answered with a compressed body, though asked for none")
 
 
 def _announced(headers: Headers) -> int:

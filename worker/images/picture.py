@@ -20,6 +20,7 @@ class View:
     data: an encoded JPEG, PNG or WebP: the original bytes where they are already plain, else a lossless PNG.
     rgb: height * width * 3 bytes, row by row, where the judge asked for pixels; else None.
     pixels_sha256: of those rgb bytes.
+    pdq: a perceptual hash, 64 hexadecimal digits, and its quality from 0 to 100, where DecodeSettings asks for it.
     """
 
     name: str  # "whole", "frame 0", "on white", "on black"
@@ -29,6 +30,8 @@ class View:
     height: int
     pixels_sha256: str
     rgb: bytes | None = None
+    pdq: str | None = None
+    pdq_quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,9 @@ class PinnedBackend(httpcore.NetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 - of httpcore's interface; the budget decides, here and below
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[Any] | None = None,  # noqa: ARG002
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Raises BlockedAddress, NotFound, HostUnavailable, TooSlow."""
         connect_s = self._settings.connect_timeout_s
@@ -84,7 +84,7 @@ class _BudgetedStream(httpcore.NetworkStream):
         self._settings = settings
         self._current = current
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         silence_s = self._settings.first_byte_timeout_s
         try:
             return self._stream.read(max_bytes, self._current.left_s(silence_s))
@@ -94,7 +94,7 @@ class _BudgetedStream(httpcore.NetworkStream):
                 raise TooSlow(f"the host fell silent for {silence_s:g} s") from None
             raise HostUnavailable(f"the host did not answer within {silence_s:g} s") from None
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._current.left_s(self._settings.first_byte_timeout_s))
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ class _BudgetedStream(httpcore.NetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
+        timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         left_s = self._current.left_s(self._settings.connect_timeout_s)
         try:

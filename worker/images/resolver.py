@@ -22,7 +22,9 @@ class Resolver:
     daemons, so that a hanging name server never keeps a worker from ending.
     """
 
-    def __init__(self, threads: int = 16) -> None:
+    def __init__(self, threads: int = 16, look_up: Callable[[str, int], list[str]] | None = None) -> None:
+        """look_up: what blocks; getaddrinfo by default."""
+        self._look_up = look_up or _look_up
         self._max_threads = threads
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
@@ -66,7 +68,7 @@ class Resolver:
             answer, host, port = asked
             if answer.set_running_or_notify_cancel():
                 try:
-                    answer.set_result(_look_up(host, port))
+                    answer.set_result(self._look_up(host, port))
                 except Exception as error:  # noqa: BLE001 - handed to the thread that asked
                     answer.set_exception(error)
             self._idle.release()

@@ -88,8 +88,8 @@ class S3Source:
                 self._client = None
 
     def _get(self, at: S3Uri, budget: Budget) -> Fetched:
-        # boto3 takes half a second and 40 MB to import, and ships no types.
-        import botocore.exceptions as failures  # type: ignore[import-untyped]
+        # boto3 takes half a second and 40 MB to import.
+        import botocore.exceptions as failures
 
         try:
             found = self._connected().get_object(**self._question(at))
@@ -123,8 +123,8 @@ class S3Source:
             raise TooLarge(f"larger than {limit} bytes")
         pace = Pace(self._limits.min_rate_bytes_s, self._limits.min_rate_after_s)
         data = bytearray()
-        # StreamingBody.read waits for a whole chunk, so one byte every second would outlast any budget.
-        while chunk := body._raw_stream.read1(_CHUNK_BYTES):
+        # read would wait for a whole chunk, so that one byte a second would outlast any budget.
+        while chunk := body.read1(_CHUNK_BYTES):
             data += chunk
             if len(data) > limit:
                 raise TooLarge(f"larger than {limit} bytes")
@@ -140,8 +140,8 @@ class S3Source:
 
 
 def _connect(settings: S3Settings, limits: FetchSettings) -> Any:
-    import boto3  # type: ignore[import-untyped]  # see above
-    from botocore.config import Config  # type: ignore[import-untyped]
+    import boto3
+    from botocore.config import Config
 
     return boto3.session.Session().client(
         "s3",

@@ -37,7 +37,6 @@ _ALLOWED = {
     "getpid": (39, 172),
     "gettid": (186, 178),
     "getrusage": (98, 165),
-    "prlimit64": (302, 261),
     "sysinfo": (99, 179),
     "getrandom": (318, 278),
     "clock_gettime": (228, 113),
@@ -46,6 +45,7 @@ _ALLOWED = {
     "exit": (60, 93),
     "exit_group": (231, 94),
 }
+_PRLIMIT = (302, 261)  # for itself alone: its parent's limits are not its to change
 _CLONE = (56, 220)  # for threads alone: libwebp decodes with two
 _CLONE3 = (435, 435)  # its flags are behind a pointer; told that there is none, the C library uses clone
 _ARCHITECTURES = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}
@@ -63,8 +63,9 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 
 
 def limit_resources(memory_bytes: int) -> None:
-    """Bound the address space, and forbid core dumps and writing files."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    """Bound the address space (Linux alone can), and forbid core dumps and writing files."""
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
@@ -110,6 +111,11 @@ def _program(column: int, architecture: int) -> bytes:
     lines += [
         (_EQUAL, 0, 1, _CLONE3[column]),
         (_RETURN, 0, 0, _ERRNO | _ENOSYS),
+        (_EQUAL, 0, 4, _PRLIMIT[column]),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
+        (_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
         (_EQUAL, 0, 3, _CLONE[column]),
         (_LOAD, 0, 0, _FIRST_ARGUMENT_AT),
         (_ANY_BIT, 0, 1, _CLONE_THREAD),

@@ -71,6 +71,7 @@ class DecodeSettings(BaseSettings):
     max_frames: int = Field(1_000, gt=0)
     max_total_pixels: int = Field(500_000_000, gt=0)  # all frames: the last one needs those before it
     frames_judged: int = Field(3, gt=0)  # evenly from the first to the last
+    perceptual_hash: bool = False  # PDQ; needs the extra `hash`, and doubles the CPU of a photograph
     wall_s: float = Field(10, gt=0)
     cpu_s: int = Field(8, gt=0)
     memory_bytes: int = Field(1_000_000_000, gt=0)  # address space: 50 megapixels take 200 MB a copy

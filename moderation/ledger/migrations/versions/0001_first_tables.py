@@ -45,18 +45,21 @@ CREATE TABLE assessment (
     lease_until timestamptz,
     not_before timestamptz,
     ring_at timestamptz,
+    rung_at timestamptz,
     error_code text,
     error_detail text,
     created_at timestamptz NOT NULL DEFAULT now(),
     ended_at timestamptz,
     CONSTRAINT assessment_key_once UNIQUE (policy, key),
     CONSTRAINT assessment_lease_while_running CHECK ((state = 'running') = (lease_until IS NOT NULL)),
-    CONSTRAINT assessment_rings_while_queued CHECK ((state = 'queued') = (ring_at IS NOT NULL))
+    CONSTRAINT assessment_rings_while_queued CHECK ((state = 'queued') = (ring_at IS NOT NULL OR rung_at IS NOT NULL)),
+    CONSTRAINT assessment_due_or_rung CHECK (ring_at IS NULL OR rung_at IS NULL)
 ) WITH (fillfactor = 70)
 """
 
 ASSESSMENT_INDEXES = """
-CREATE INDEX assessment_due ON assessment (priority, ring_at) WHERE state = 'queued';
+CREATE INDEX assessment_due ON assessment (priority, ring_at) WHERE ring_at IS NOT NULL;
+CREATE INDEX assessment_rung ON assessment (rung_at) WHERE rung_at IS NOT NULL;
 CREATE INDEX assessment_leases ON assessment (lease_until) WHERE state = 'running';
 CREATE INDEX assessment_failures ON assessment (error_code) WHERE state = 'failed';
 CREATE INDEX assessment_batch ON assessment (batch, state) WHERE batch IS NOT NULL

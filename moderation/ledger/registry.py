@@ -1,0 +1,146 @@
+"""The registry as policy people use it: list, find, add, retire. `policies` pins and loads for the path of an image."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, text
+
+from moderation.errors import PolicyError, UnknownPolicy
+from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.policies import add_revision, policy_of
+from moderation.policy import PolicyRevision, check_size, parse_ref
+
+_ONE_AT_A_TIME = 7_265_003  # advisory lock: two people who add at once get two numbers
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(:lock)")
+
+_ENTRIES = text("""
+    SELECT id, policy, revision, title, document, prompt_sha256, created_at, created_by, reason, retired_at,
+           retired_at IS NULL AND revision = max(revision) FILTER (WHERE retired_at IS NULL)
+               OVER (PARTITION BY policy) AS current
+    FROM policy_revision WHERE CAST(:policy AS text) IS NULL OR policy = :policy
+    ORDER BY policy, revision
+""")
+
+_RETIRE = text("""
+    UPDATE policy_revision SET retired_at = now()
+    WHERE policy = :policy AND (CAST(:revision AS integer) IS NULL OR revision = :revision) AND retired_at IS NULL
+    RETURNING policy || '@' || revision
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A revision as the registry holds it: who added it, when and why.
+
+    current: whether the policy's bare id means this revision.
+    """
+
+    id: int
+    policy: str
+    revision: int
+    title: str
+    document: dict[str, Any]
+    prompt_sha256: str
+    created_at: datetime
+    created_by: str
+    reason: str
+    retired_at: datetime | None
+    current: bool
+
+    @property
+    def ref(self) -> str:
+        return f"{self.policy}@{self.revision}"
+
+    @property
+    def content(self) -> PolicyRevision:
+        """The policy itself. Raises PolicyError where this release would render it otherwise than when it was added."""
+        return policy_of(self.document, self.prompt_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` came to: the revision that stands for the policy now, and whether it is new."""
+
+    policy: PolicyRevision
+    new: bool
+
+
+def entries(engine: Engine, policy: str | None = None) -> list[Entry]:
+    """Every revision, of one policy or of all, by id and number."""
+    with reaching_postgres(), engine.connect() as connection:
+        return _entries(connection, policy)
+
+
+def find(engine: Engine, ref: str) -> Entry:
+    """The revision behind "id@3", retired or not; behind "id", the current one, or the newest where all are retired.
+
+    Raises UnknownPolicy.
+    """
+    policy, revision = parse_ref(ref)
+    found = entries(engine, policy)
+    if revision is not None:
+        found = [entry for entry in found if entry.revision == revision]
+    if not found:
+        raise UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
+    return next((entry for entry in found if entry.current), found[-1])
+
+
+def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") -> Added:
+    """Add a revision. One that names no number gets the next, unless the current revision says the same.
+
+    by, reason: who and why, kept with it; a reason is required behind the first revision.
+    Raises PolicyError for a number that is taken or past, a text that is too long, or a missing reason.
+    """
+    with transaction(engine) as connection:
+        connection.execute(_TAKE_TURNS, {"lock": _ONE_AT_A_TIME})
+        standing = _entries(connection, policy.policy)
+        if same := _same(policy, standing):
+            return Added(same.content, new=False)
+        numbered = policy.at_revision(_number(policy, standing))
+        check_size(numbered)
+        if numbered.revision > 1 and not reason:
+            raise PolicyError(f"{numbered.ref} changes a policy: say why, with --reason")
+        add_revision(connection, numbered, by=by, reason=reason or "first revision")
+        return Added(numbered, new=True)
+
+
+def retire(engine: Engine, ref: str) -> list[str]:
+    """Take no new images under a revision, or under a whole policy; which were retired now, as id@revision.
+
+    Raises UnknownPolicy.
+    """
+    find(engine, ref)
+    policy, revision = parse_ref(ref)
+    with reaching_postgres(), engine.connect() as connection:
+        return sorted(connection.execute(_RETIRE, {"policy": policy, "revision": revision}).scalars())
+
+
+def _entries(connection: Connection, policy: str | None) -> list[Entry]:
+    return [Entry(**row._mapping) for row in connection.execute(_ENTRIES, {"policy": policy})]
+
+
+def _names_number(policy: PolicyRevision) -> bool:
+    return "revision" in policy.model_fields_set
+
+
+def _same(policy: PolicyRevision, standing: list[Entry]) -> Entry | None:
+    """The entry that says what this policy says, under its number or, where it has none, as the current one."""
+    for entry in standing:
+        meant = entry.revision == policy.revision if _names_number(policy) else entry.current
+        if meant and entry.content.at_revision(1) == policy.at_revision(1):
+            return entry
+    return None
+
+
+def _number(policy: PolicyRevision, standing: list[Entry]) -> int:
+    newest = max((entry.revision for entry in standing), default=0)
+    if not _names_number(policy):
+        return newest + 1
+    if policy.revision > newest:
+        return policy.revision
+    taken = any(entry.revision == policy.revision for entry in standing)
+    problem = "stands with other content, and a revision never changes" if taken else "is past"
+    raise PolicyError(
+        f"{policy.ref} {problem}; the next free revision is {newest + 1}: name that, or leave `revision` out"
+    )

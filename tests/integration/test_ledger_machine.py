@@ -1,0 +1,402 @@
+"""The ledger against a model of it, driven by hypothesis: any order of submissions, claims, deaths and late writers.
+
+Workers keep every claim they ever got and write with all of them, so most writers are stale. Time is moved by
+statements of the test: a lease, a delay or a ring is put into the past rather than waited for.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Engine, text
+
+from moderation.assessment import TERMINAL, Claim, Priority, Submission
+from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
+from moderation.ledger.claim import beat, claim
+from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.policies import PinnedPolicy, pin
+from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.submit import new_id, submit
+from moderation.ledger.sweep import Due, expire, find_lost, ring_due
+from tests.support.ledger import POLICY, verdict
+
+WORKERS = ("w1", "w2", "w3")
+MAX_CRASHES = 2
+LATER_S = 60.0  # so far ahead that no example lives to see it
+STATE_AFTER = {"done": "done", "failed": "failed", "retried": "queued", "given_back": "queued"}
+
+_ROWS = text("""
+    SELECT a.*,
+        coalesce((SELECT jsonb_agg(t ORDER BY t.attempt) FROM attempt t WHERE t.assessment_id = a.id), '[]') AS attempts,
+        array(SELECT v.attempt FROM verdict v WHERE v.assessment_id = a.id) AS verdicts
+    FROM assessment a WHERE a.id = ANY(:ids)
+""")
+
+
+@dataclass
+class Item:
+    """What the ledger should hold of one assessment."""
+
+    submission: Submission
+    due: bool  # whether its ring is due; told apart only while it is queued
+    state: str = "queued"
+    attempt: int = 0
+    charged: int = 0
+    crashes: int = 0
+    waits: bool = False  # not_before lies ahead
+    lease_over: bool = False
+    worker: str = ""
+    outcomes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by attempt: outcome and worker
+
+    @property
+    def claimable(self) -> bool:
+        return self.state == "queued" and not self.waits
+
+    def end(self, outcome: str, state: str, worker: str) -> None:
+        self.outcomes[self.attempt] = (outcome, worker)
+        self.state = state
+        if outcome in {"given_back", "crashed"}:
+            self.charged -= 1
+
+    def queue(self, *, delayed: bool) -> None:
+        self.waits, self.due = delayed, not delayed
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim and the worker that got it; kept for ever, as a worker that stood still would."""
+
+    claim: Claim
+    worker: str
+
+
+number = st.integers(0, 7)  # of an item or a claim, counted round
+workers = st.sampled_from(WORKERS)
+submissions = st.builds(
+    Submission,
+    uri=st.just("https://images.test/1.jpg"),
+    policy=st.sampled_from([POLICY, "strict"]),
+    priority=st.sampled_from(Priority),
+    key=st.sampled_from([None, "k1", "k2"]),
+)
+
+
+@dataclass(frozen=True)
+class Move:
+    """One thing that happens: a method of the machine, and with what."""
+
+    name: str
+    given: dict[str, Any]
+
+
+def move(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Move]:
+    return st.builds(Move, st.just(name), st.fixed_dictionaries(given))
+
+
+# One rule that draws among moves, rather than a rule for each: hypothesis leaves out half of all rules in an example,
+# and most examples would see no claim, or none that ends.
+moves = st.one_of(
+    move("submits", submission=submissions, due=st.booleans()),
+    move("submits_again_after_a_lost_reply", which=number, due=st.booleans()),
+    move("cancels", which=number),
+    move("retries", which=st.none() | number),
+    move("claims", which=st.none() | number, worker=workers),
+    move("claims", which=st.none(), worker=workers),
+    move("beats", first=number, count=st.integers(1, 8)),
+    move("ends", which=number, verb=st.sampled_from(sorted(STATE_AFTER)), delayed=st.booleans()),
+    move("ends", which=st.just(0), verb=st.sampled_from(["retried", "given_back"]), delayed=st.just(False)),
+    move("a_namesake_ends", which=number, verb=st.sampled_from(["done", "failed"])),
+    move("a_lease_runs_out", which=number),
+    move("a_worker_dies", which=number, swept=st.booleans()),
+    move("a_worker_dies", which=number, swept=st.just(True)),
+    move("sweeps", worker=workers),
+    move("its_time_comes", which=number),
+    move("rings", limit=st.integers(1, 4), early=st.booleans(), redis_is_away=st.booleans()),
+    move("rings", limit=st.integers(1, 2), early=st.just(True), redis_is_away=st.just(False)),
+)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Each example has rows of its own in a ledger that all share; at the end it leaves none of them open.
+
+    Items and claims are picked by number, counted round. What does not apply is tried all the same.
+    """
+
+    ledger: Engine
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pinned: dict[str, PinnedPolicy] = pin(self.ledger, [POLICY, "strict"])
+        self.items: dict[UUID, Item] = {}
+        self.held: list[Held] = []  # newest first
+        self.salt = uuid4().hex  # keys of this example meet no other's
+        self.fences: set[tuple[UUID, int]] = set()
+        self.seen: dict[UUID, dict[str, Any]] = {}  # the rows as the last invariant found them
+        self.retried: set[UUID] = set()
+
+    def teardown(self) -> None:
+        self._run("UPDATE assessment SET state = 'cancelled', lease_until = NULL, ring_at = NULL, rung_at = NULL", self.items)
+
+    @initialize(first=submissions, second=submissions)
+    def begins(self, first: Submission, second: Submission) -> None:
+        self.submits(first, due=True)
+        self.submits(second, due=True)
+        self.claims(None, WORKERS[0])
+
+    @rule(what=moves)
+    def then(self, what: Move) -> None:
+        getattr(self, what.name)(**what.given)
+
+    # Producers.
+
+    def submits(self, submission: Submission, due: bool) -> None:
+        key = submission.key and f"{self.salt}-{submission.key}"
+        mine = submission.model_copy(update={"key": key})
+        standing = [id_ for id_, item in self.items.items() if key and _same_key(item.submission, mine)]
+        id_ = new_id()
+        (ticket,) = self._submit(mine, id_, due)
+        if standing:
+            assert (ticket.id, ticket.known) == (standing[0], True)
+        else:
+            assert (ticket.id, ticket.known) == (id_, False)
+            self.items[id_] = Item(mine, due=due)
+
+    def submits_again_after_a_lost_reply(self, which: int, due: bool) -> None:
+        id_, item = self._item(which)
+        (ticket,) = self._submit(item.submission, id_, due)
+        assert (ticket.id, ticket.known) == (id_, False)
+
+    def cancels(self, which: int) -> None:
+        id_, item = self._item(which)
+        cancelled = cancel_queued(self.ledger, Selection(ids=(id_,)))
+        assert cancelled == ([id_] if item.state == "queued" else [])
+        if cancelled:
+            item.state = "cancelled"
+
+    def retries(self, which: int | None) -> None:
+        ids = tuple(self.items) if which is None else (self._item(which)[0],)
+        failed = {id_ for id_ in ids if self.items[id_].state == "failed"}
+        assert set(retry_failed(self.ledger, Selection(ids=ids))) == failed
+        self.retried = failed
+        for item in (self.items[id_] for id_ in failed):
+            item.state, item.charged, item.crashes = "queued", 0, 0
+            item.queue(delayed=False)
+
+    # Workers.
+
+    def claims(self, which: int | None, worker: str) -> None:
+        wanted = list(self.items) if which is None else [self._item(which)[0]]
+        taken = claim(self.ledger, wanted, worker=worker, lease_s=LATER_S)
+        assert {c.id for c in taken} == {id_ for id_ in wanted if self.items[id_].claimable}
+        for got in sorted(taken, key=lambda c: wanted.index(c.id)):
+            assert (got.id, got.attempt) not in self.fences, "no fence is handed out twice"
+            self.fences.add((got.id, got.attempt))
+            self.held.insert(0, Held(got, worker))
+            item = self.items[got.id]
+            item.state, item.worker, item.lease_over = "running", worker, False
+            item.attempt += 1
+            item.charged += 1
+            assert (got.attempt, got.charged, got.crashes) == (item.attempt, item.charged, item.crashes)
+
+    def beats(self, first: int, count: int) -> None:
+        held = self.held[first : first + count]
+        lost = beat(self.ledger, [h.claim for h in held], lease_s=LATER_S)
+        live = {h.claim.id for h in held if self._is_live(h)}
+        assert lost == {h.claim.id for h in held} - live
+        for id_ in live:
+            self.items[id_].lease_over = False
+
+    def ends(self, which: int, verb: str, delayed: bool) -> None:
+        """Somebody who once held a claim writes at its fence; whether or not it is still theirs."""
+        held = self.held[which % len(self.held)]
+        live, item = self._is_live(held), self.items[held.claim.id]
+        ending = self._write(held, verb, LATER_S if delayed else 0.0)
+        if live:
+            assert ending is Ending.WRITTEN
+            item.end(verb, STATE_AFTER[verb], held.worker)
+            item.queue(delayed=delayed)
+            return
+        own = item.outcomes.get(held.claim.attempt) == (verb, held.worker)
+        assert ending is (Ending.REPEATED if own else Ending.LOST)
+        assert self._rows() == self.seen, "a stale writer changes nothing"
+
+    def a_namesake_ends(self, which: int, verb: str) -> None:
+        """Another worker asks what became of an ended attempt, which was not its own."""
+        held = self.held[which % len(self.held)]
+        if not self._is_live(held):
+            other = Held(held.claim, "somebody-else")
+            assert self._write(other, verb, 0.0) is Ending.LOST
+            assert self._rows() == self.seen
+
+    # Time, death and the sweeper.
+
+    def a_lease_runs_out(self, which: int) -> None:
+        running = [id_ for id_, item in self.items.items() if item.state == "running"]
+        self._leases_end([running[which % len(running)]] if running else [])
+
+    def a_worker_dies(self, which: int, swept: bool) -> None:
+        """It renews nothing more. Its claims stay in `held`: it may only have stood still."""
+        worker = self.held[which % len(self.held)].worker
+        self._leases_end(
+            [id_ for id_, item in self.items.items() if item.state == "running" and item.worker == worker]
+        )
+        if swept:
+            self.sweeps(worker)
+
+    def its_time_comes(self, which: int) -> None:
+        id_, item = self._item(which)
+        if item.state == "queued":
+            item.queue(delayed=False)
+        self._run(
+            "UPDATE assessment SET not_before = NULL, rung_at = NULL, ring_at = now() - interval '1 s'",
+            [id_],
+            "state = 'queued'",
+        )
+
+    def sweeps(self, worker: str) -> None:
+        freed = expire(self.ledger, worker=worker, max_crashes=MAX_CRASHES)
+        over = {id_ for id_, item in self.items.items() if item.state == "running" and item.lease_over}
+        assert freed is not None
+        assert set(freed) == over
+        for item in (self.items[id_] for id_ in over):
+            item.crashes += 1
+            item.end("crashed", "failed" if item.crashes >= MAX_CRASHES else "queued", item.worker)
+            item.queue(delayed=False)
+
+    def rings(self, limit: int, early: bool, redis_is_away: bool) -> None:
+        if early:
+            self._rings_are_lost()
+        due = [i for i in self.items.values() if i.claimable and i.due]
+        rung: list[Due] = []
+
+        def ring(calls: Any) -> None:
+            if redis_is_away:
+                raise ConnectionError
+            rung.extend(calls)
+
+        try:
+            ring_due(self.ledger, ring, limit=limit)
+        except ConnectionError:
+            assert due
+            return
+        assert len(rung) == (0 if redis_is_away else min(limit, len(due)))
+        most_urgent = sorted(int(i.submission.priority) for i in due)[: len(rung)]
+        assert [call.priority for call in rung] == most_urgent
+        for call in rung:
+            item = self.items[call.id]
+            assert item.claimable
+            assert item.due
+            item.due = False
+
+    # What must hold after each of these.
+
+    @invariant()
+    def every_promise_holds(self) -> None:
+        rows = self._rows()
+        assert set(rows) == set(self.items), "accepted = open + terminal"
+        for id_, row in rows.items():
+            self._is_as_the_model_says(self.items[id_], row)
+            self._is_whole(row)
+            if (before := self.seen.get(id_)) is not None:
+                self._has_moved_rightly(id_, before, row)
+        self.seen = rows
+        self.retried = set()
+
+    def _is_as_the_model_says(self, item: Item, row: dict[str, Any]) -> None:
+        found = row["state"], row["attempt"], row["charged"], row["crashes"]
+        assert found == (item.state, item.attempt, item.charged, item.crashes)
+        assert {a["attempt"]: (a["outcome"], a["worker"]) for a in row["attempts"]} == item.outcomes
+
+    def _is_whole(self, row: dict[str, Any]) -> None:
+        done = [a["attempt"] for a in row["attempts"] if a["outcome"] == "done"]
+        assert len(row["verdicts"]) == (row["state"] == "done"), "a verdict where done, and nowhere else"
+        assert done == row["verdicts"]
+        ended = row["attempt"] - (row["state"] == "running")
+        assert [a["attempt"] for a in row["attempts"]] == list(range(1, ended + 1)), (
+            "all but the live one ended"
+        )
+
+    def _has_moved_rightly(self, id_: UUID, before: dict[str, Any], row: dict[str, Any]) -> None:
+        assert row["attempt"] >= before["attempt"], "attempts only grow"
+        assert row["attempts"][: len(before["attempts"])] == before["attempts"], "history stays"
+        if before["state"] in TERMINAL and row["state"] != before["state"]:
+            assert (before["state"], row["state"]) == ("failed", "queued")
+            assert id_ in self.retried, "only a retry reopens"
+
+    # The rest is how.
+
+    def _item(self, which: int) -> tuple[UUID, Item]:
+        return list(self.items.items())[which % len(self.items)]
+
+    def _leases_end(self, ids: list[UUID]) -> None:
+        self._run("UPDATE assessment SET lease_until = now() - interval '1 s'", ids)
+        for id_ in ids:
+            self.items[id_].lease_over = True
+
+    def _is_live(self, held: Held) -> bool:
+        item = self.items[held.claim.id]
+        return item.state == "running" and item.attempt == held.claim.attempt
+
+    def _write(self, held: Held, verb: str, delay_s: float) -> Ending:
+        ledger, taken, worker = self.ledger, held.claim, held.worker
+        if verb == "done":
+            return record(ledger, taken, verdict(), worker=worker)
+        if verb == "failed":
+            return fail(ledger, taken, NotFound("404"), worker=worker, timings_ms={})
+        if verb == "retried":
+            error = HostUnavailable("503")
+            return try_later(ledger, taken, error, worker=worker, delay_s=delay_s, timings_ms={})
+        return give_back(ledger, taken, worker=worker, error=RuntimeUnavailable("away"), delay_s=delay_s)
+
+    def _rings_are_lost(self) -> None:
+        """Redis was flushed: whatever was rung and is not claimed becomes due."""
+        rung = {id_ for id_, item in self.items.items() if item.claimable and not item.due}
+        assert set(find_lost(self.ledger, [], after_s=-1)) == rung
+        for id_ in rung:
+            self.items[id_].due = True
+
+    def _submit(self, submission: Submission, id_: UUID, due: bool) -> Any:
+        return submit(self.ledger, [submission], self.pinned, [id_], rung=not due)
+
+    def _run(self, change: str, ids: Any, where: str = "true") -> None:
+        with self.ledger.connect() as connection:
+            connection.execute(text(f"{change} WHERE id = ANY(:ids) AND {where}"), {"ids": list(ids)})
+
+    def _rows(self) -> dict[UUID, dict[str, Any]]:
+        """Each of this example's rows, with its attempts, first to last, and its verdicts' attempts."""
+        with self.ledger.connect() as connection:
+            found = connection.execute(_ROWS, {"ids": list(self.items)}).mappings()
+            return {row["id"]: dict(row) for row in found}
+
+
+def _same_key(one: Submission, other: Submission) -> bool:
+    return (one.policy, one.key) == (other.policy, other.key)
+
+
+@pytest.mark.timeout(600)  # for when it fails: hypothesis then looks for the shortest way to that
+def test_the_ledger_keeps_its_promises_in_whatever_order_things_happen(ledger: Engine) -> None:
+    class Machine(LedgerMachine):
+        pass
+
+    Machine.ledger = ledger
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=60,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
