@@ -1,5 +1,6 @@
-"""`vetline worker`: judge what is due, in the foreground."""
+"""`vetline worker`, and all of it on one machine: `vetline up`, `vetline demo`, `vetline doctor`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,3 +45,45 @@ def worker(
         )
         celery_worker.start()
         raise typer.Exit(celery_worker.exitcode or 0)
+
+
+@commands.command()
+def up(
+    judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,
+    sglang_url: Annotated[str | None, typer.Option(help="An SGLang server that runs already.")] = None,
+    flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
+    flower_port: Annotated[
+        int | None, typer.Option(help="Where Flower listens on loopback; 5555 if free.")
+    ] = None,
+) -> None:
+    """Run Postgres, Redis, a worker and Flower here, until Ctrl-C. Whatever is configured is used instead."""
+    # Loaded here, not when `vetline --help` is asked for; so below.
+    from worker.up import up as run
+
+    given = {"--judge": judge, "--concurrency": concurrency, "--sglang-url": sglang_url}
+    options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    raise typer.Exit(run(worker_options=options, flower=flower, flower_port=flower_port))
+
+
+@commands.command()
+def demo(
+    samples: Annotated[Path, typer.Argument(help="A folder of images, or one image.")] = Path("samples"),
+) -> None:
+    """Judge sample images on this machine with the small CPU judge and print their verdicts."""
+    from worker.demo import demo as run
+
+    raise typer.Exit(run(samples))
+
+
+@commands.command()
+def doctor(
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Only whether a worker is at work here; for health checks.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Look at this machine and its settings, a line for each thing; exit 1 where there is a problem."""
+    from worker.doctor import doctor as run
+
+    raise typer.Exit(run(worker_only=worker, as_json=as_json))

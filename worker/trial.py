@@ -46,8 +46,8 @@ class Trial:
 
     def stop(self) -> None:
         if self._child is not None:
-            self._child.kill()
-            self._child.wait()
+            with self._child as child:  # which closes its pipes and waits for it
+                child.kill()
             self._child = None
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:

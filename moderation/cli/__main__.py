@@ -1,5 +1,5 @@
 """`python -m moderation.cli` is `vetline`."""
 
-from moderation.cli.main import main
+from moderation.cli import run
 
-main()
+run()

@@ -48,7 +48,7 @@ def gather() -> typer.Typer:
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """Run the command that was typed, and exit with its code."""
     try:
         gather()()
         code = 0

@@ -24,7 +24,9 @@ def judged(postgres_url: str) -> dict[str, str]:
     seed_builtin(engine)
     ids = {}
     for name, rating in (("safe", Rating.SAFE), ("unsafe", Rating.UNSAFE)):
-        item = claimed(engine, submitted(engine, f"https://u:pw@images.test/{name}.jpg?token=s3cr3t", batch="b"))
+        item = claimed(
+            engine, submitted(engine, f"https://u:pw@images.test/{name}.jpg?token=s3cr3t", batch="b")
+        )
         record(engine, item, verdict(rating=rating), worker="w1")
         ids[name] = str(item.id)
     failed = claimed(engine, submitted(engine, "https://images.test/gone.jpg", batch="b"))
@@ -70,7 +72,12 @@ def test_a_mistake_is_one_clear_line(
     ],
 )
 def test_a_service_that_is_not_there_is_one_clear_line_without_its_password(
-    tmp_path: Path, judged: dict[str, str], monkeypatch: pytest.MonkeyPatch, variable: str, url: str, said: str
+    tmp_path: Path,
+    judged: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    url: str,
+    said: str,
 ) -> None:
     monkeypatch.setenv(variable, url)
     ended = run(tmp_path, "enqueue", "https://images.test/1.jpg")
@@ -123,7 +130,9 @@ def test_what_reads_shows_the_same_to_people_and_programs(tmp_path: Path, judged
     assert "unsafe.jpg" in table.stdout
     assert "/safe.jpg" not in table.stdout
     assert run(tmp_path, "verdicts", "--format", "csv").stdout.startswith("id,uri,policy")
-    everything = "".join(run(tmp_path, *words).stdout for words in (["verdicts", "--json"], ["failed", "--json"]))
+    everything = "".join(
+        run(tmp_path, *words).stdout for words in (["verdicts", "--json"], ["failed", "--json"])
+    )
     assert "s3cr3t" not in everything
     assert "pw@" not in everything
 

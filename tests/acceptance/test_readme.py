@@ -12,7 +12,9 @@ import pytest
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".vetline", "__pycache__", ".*_cache", ".hypothesis", ".cache", ".gpu")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", ".vetline", "__pycache__", ".*_cache", ".hypothesis", ".cache", ".gpu"
+)
 INSTALL_S = 400  # a cold start downloads some 150 MB
 
 
@@ -26,12 +28,19 @@ def first_screen() -> list[str]:
 def test_the_first_screen_does_what_it_says(tmp_path: Path) -> None:
     copy = tmp_path / "vetline"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("VETLINE_", "VIRTUAL_ENV"))}
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("VETLINE_", "VIRTUAL_ENV"))
+    }
     demo, up, others = first_screen()
 
     def run(script: str, timeout_s: float) -> str:
         said = subprocess.run(
-            ["bash", "-eu", "-c", script], cwd=copy, env=env, capture_output=True, text=True, timeout=timeout_s
+            ["bash", "-eu", "-c", script],
+            cwd=copy,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
         )
         assert said.returncode == 0, said.stdout[-3000:] + said.stderr[-3000:]
         return said.stdout

@@ -4,6 +4,9 @@ Workers keep every claim they ever got and write with all of them, so most write
 statements of the test: a lease, a delay or a ring is put into the past rather than waited for.
 """
 
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,7 +31,8 @@ from moderation.ledger.policies import PinnedPolicy, pin
 from moderation.ledger.retry import Selection, cancel_queued, retry_failed
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import Due, expire, find_lost, ring_due
-from tests.support.ledger import POLICY, verdict
+from tests.support.conservation import violations
+from tests.support.ledger import POLICY, attempts, claimed, submitted, verdict
 
 WORKERS = ("w1", "w2", "w3")
 MAX_CRASHES = 2
@@ -145,7 +149,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.retried: set[UUID] = set()
 
     def teardown(self) -> None:
-        self._run("UPDATE assessment SET state = 'cancelled', lease_until = NULL, ring_at = NULL, rung_at = NULL", self.items)
+        self._run(
+            "UPDATE assessment SET state = 'cancelled', lease_until = NULL, ring_at = NULL, rung_at = NULL",
+            self.items,
+        )
 
     @initialize(first=submissions, second=submissions)
     def begins(self, first: Submission, second: Submission) -> None:
@@ -400,3 +407,40 @@ def test_the_ledger_keeps_its_promises_in_whatever_order_things_happen(ledger: E
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
+
+
+def test_of_writers_that_race_at_one_fence_one_wins(ledger: Engine) -> None:
+    """No model here: eight threads claim, die, sweep and write with whatever claim anybody ever got."""
+    ids = [submitted(ledger) for _ in range(12)]
+    held: list[Held] = [Held(claimed(ledger, ids[0], worker="w0"), "w0")]  # only ever appended to
+    wins: list[tuple[UUID, int]] = []
+    together = threading.Barrier(8)
+
+    def one(seed: int) -> None:
+        chance, worker = random.Random(seed), f"w{seed}"
+        together.wait()
+        for _ in range(60):
+            # Half of the leases are over at once, so that there is something to sweep.
+            taken = claim(
+                ledger, chance.sample(ids, 3), worker=worker, lease_s=chance.choice([-1.0, LATER_S])
+            )
+            held.extend(Held(got, worker) for got in taken)
+            late = chance.choice(held[-10:])
+            if chance.random() < 0.3:
+                expire(ledger, worker=worker, max_crashes=10_000)
+            elif _written(ledger, late, chance):
+                wins.append((late.claim.id, late.claim.attempt))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(8)))
+    assert violations(ledger, ids) == []
+    assert len(wins) == len(set(wins)), "one winner at each fence"
+    ended = {(id_, a["attempt"]) for id_ in ids for a in attempts(ledger, id_) if a["outcome"] != "crashed"}
+    assert set(wins) == ended
+
+
+def _written(ledger: Engine, held: Held, chance: random.Random) -> bool:
+    if chance.random() < 0.05:  # seldom, or nothing would be left to race for
+        return record(ledger, held.claim, verdict(), worker=held.worker) is Ending.WRITTEN
+    error = RuntimeUnavailable("away")
+    return give_back(ledger, held.claim, worker=held.worker, error=error) is Ending.WRITTEN

@@ -254,6 +254,10 @@ TRICKS: dict[str, Trick] = {
     "negative-length": _said(OK, "Content-Length: -1", body=b"x"),
     "two-lengths": _said(OK, "Content-Length: 1", "Content-Length: 2", body=b"xy"),
     "gzip": _said(OK, "Content-Encoding: gzip", "Content-Length: 3", body=b"\x1f\x8b\x08"),
+    "gzip-twice": _said(OK, "Content-Encoding: identity, GZip", "Content-Length: 2", body=b"\x1f\x8b"),
+    "mistaken-encoding": _said(
+        OK, "Content-Encoding: aws-chunked", "Content-Length: 3", body=b"\xff\xd8\xff"
+    ),
     "gzip-transfer": _said(OK, "Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
     "partial": lambda visit: visit.answer(206, b"part", Content_Range="bytes 0-3/9"),
     "nothing": lambda visit: visit.say("HTTP/1.1 204 No Content"),

@@ -43,6 +43,7 @@ class Recorded:
     did: str = ""  # the kind that answered it
     outcome: str = "running"  # answered, error, broken, aborted, gone
     status: int | None = None  # HTTP status of the answer
+    cached_tokens: int | None = None  # tokens of the prompt that the prefix cache held, once answered
     answered_at_s: float | None = None
 
     @property
@@ -317,13 +318,14 @@ class ScriptedRuntime:
         answer = generate(do, record.text, sampling)
         image = script.image_tokens if record.image else 0
         prompt = len(tokenise(record.text, script.image_token_id)) + image
+        record.cached_tokens = self._take_cached(record, prompt)
         meta: dict[str, Any] = {
             "id": record.rid,
             "finish_reason": answer.finish_reason,
             "prompt_tokens": prompt,
             "weight_version": "default",
             "completion_tokens": len(answer.ids),
-            "cached_tokens": self._take_cached(record, prompt),
+            "cached_tokens": record.cached_tokens,
             "e2e_latency": time.monotonic() - record.at_s,
         }
         if do.kind == "abort":

@@ -17,6 +17,7 @@ from moderation.errors import (
     NotFound,
     RateLimited,
     TooLarge,
+    VetlineError,
 )
 from worker.images.addresses import AddressRules
 from worker.images.budget import Budget, Pace
@@ -27,6 +28,7 @@ from worker.images.settings import FetchSettings
 from worker.images.slots import Slots
 from worker.images.web_uri import WebUri, host_header, parse_web_uri
 
+_FOUND = frozenset({200, 203})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ABSENT = frozenset({404, 410})
 _DENIED = frozenset({401, 402, 403, 407, 451})
@@ -34,6 +36,7 @@ _FOR_NOW = frozenset({408, 421, 425})
 _COMPRESSED = frozenset({b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br", b"zstd"})
 _MAX_RETRY_AFTER_S = 3600.0  # a host may ask for more; nobody waits longer for it
 _KEEPALIVE_S = 15.0
+_SHORT_BYTES = 16_384  # what browsers and proxies send as error pages
 
 Headers = dict[bytes, bytes]
 
@@ -80,8 +83,10 @@ class HttpSource:
         """The body behind one URI, or the location that it redirects to."""
         with self._response(uri, authorized) as response:
             headers = {name.lower(): value for name, value in response.headers}
+            if response.status not in _FOUND:
+                self._drain(response, headers)
             if response.status in _REDIRECTS and b"location" in headers:
-                return headers[b"location"].decode("latin-1")
+                return _location(headers[b"location"])
             _check_status(response.status, headers, uri.host)
             _check_encoding(headers, uri.host)
             return Fetched(
@@ -96,6 +101,7 @@ class HttpSource:
             b"GET",
             httpcore.URL(scheme=uri.scheme, host=uri.host, port=uri.port, target=uri.target),
             headers=self._headers(uri, authorized),
+            extensions={"timeout": {"pool": self._settings.slot_wait_s}},  # the other waits have the budget
         )
         try:
             response = self._send(request)
@@ -129,6 +135,14 @@ class HttpSource:
             headers["Authorization"] = authorized
         return [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
 
+    def _drain(self, response: httpcore.Response, headers: Headers) -> None:
+        """Read a short answer to its end, so that its connection can be used again."""
+        if b"content-length" not in headers or _announced(headers) > _SHORT_BYTES:
+            return
+        with suppress(VetlineError, httpcore.NetworkError, httpcore.ProtocolError):
+            for _ in response.iter_stream():
+                pass
+
     def _read(self, response: httpcore.Response, headers: Headers) -> bytes:
         limit = self._settings.max_bytes
         if _announced(headers) > limit:
@@ -157,8 +171,16 @@ def _follow(at: WebUri, location: str) -> WebUri:
     return to
 
 
+def _location(value: bytes) -> str:
+    """A redirect's target: ASCII by the standard, UTF-8 in practice."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
 def _check_status(status: int, headers: Headers, host: str) -> None:
-    if status in (200, 203):
+    if status in _FOUND:
         return
     if status == 429:
         raise RateLimited(f"{host} answered 429", retry_after_s=_retry_after_s(headers))

@@ -1,0 +1,204 @@
+"""Redis and Postgres flushed, killed, frozen, read-only or full under real workers: what was accepted is judged, once.
+
+Each test says in how many seconds after the service is well again the last item must be judged. The times are those
+of the acceptance settings (leases of 3 s, rings repeated after 3 s), not of the defaults, whose proportions are the same.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import pytest
+import redis
+
+from moderation.ledger.engine import open_ledger
+from moderation.ledger.migrate import upgrade
+from moderation.services.postgres import LocalPostgres
+from moderation.services.redis import LocalRedis
+from tests.acceptance.conftest import System
+from tests.support.conservation import violations
+from tests.support.ledger import POLICY, row
+from tests.support.waiting import wait_for
+
+SystemOf = Callable[[str, str], System]
+
+HAND = 8  # images that one worker has in hand: VETLINE_WORKER_CONCURRENCY of the acceptance settings
+
+
+@pytest.fixture
+def own_system(system_of: SystemOf, own_postgres: LocalPostgres, own_redis: LocalRedis) -> System:
+    """A system whose Postgres and Redis are this test's to break."""
+    engine = open_ledger(own_postgres.url)
+    upgrade(engine)
+    engine.dispose()
+    return system_of(own_postgres.url, own_redis.url)
+
+
+@contextmanager
+def asked(own_redis: LocalRedis) -> Iterator["redis.Redis[bytes]"]:
+    with redis.Redis.from_url(own_redis.url, socket_timeout=10) as client:
+        yield client
+
+
+def submitted(system: System, count: int, *, name: str = "i") -> list[UUID]:
+    """Images of their own, submitted one by one."""
+    return [system.client.submit(system.image(f"{name}{n}", (n, n, n)), POLICY).id for n in range(count)]
+
+
+def judged_within(system: System, seconds: float, accepted: list[UUID]) -> None:
+    """All of these have one verdict, in so many seconds from now; nothing is lost, doubled or charged for it."""
+    system.wait_for_counts(timeout_s=seconds, done=len(accepted))
+    assert violations(system.engine, accepted) == []
+    assert {row(system.engine, id_)["charged"] for id_ in accepted} == {1}
+
+
+def full_hand(system: System) -> None:
+    wait_for(lambda: system.in_flight() == HAND, what="a full hand")
+
+
+def test_a_flushed_redis_loses_no_queued_work(own_system: System, own_redis: LocalRedis) -> None:
+    system = own_system
+    system.worker()
+    system.server.script(default={"latency_s": 0.3})
+    accepted = submitted(system, 40)
+    full_hand(system)
+    with asked(own_redis) as client:
+        assert client.llen("vetline") > HAND
+        client.flushall()
+    judged_within(system, 12, accepted)
+
+
+def test_a_redis_killed_without_persistence_is_found_again(own_system: System, own_redis: LocalRedis) -> None:
+    """And it is work that goes on, not only the connection: also what is submitted after the second kill."""
+    system = own_system
+    system.worker()
+    system.server.script(default={"latency_s": 0.3})
+    accepted = []
+    for round_ in range(2):
+        accepted += submitted(system, 24, name=f"r{round_}-")
+        full_hand(system)
+        own_redis.kill()
+        own_redis.restart()
+        accepted.append(system.client.submit(system.image(f"after-{round_}"), POLICY).id)
+        judged_within(system, 12, accepted)
+
+
+@pytest.mark.parametrize("fault", ["read-only", "full"])
+def test_a_redis_that_refuses_writes_keeps_nothing_from_being_accepted(
+    own_system: System, own_redis: LocalRedis, fault: str
+) -> None:
+    system = own_system
+    worker = system.worker()
+    accepted = submitted(system, 4)
+    system.wait_for_counts(done=4)
+    with asked(own_redis) as client:
+        refuse(client, fault)
+        with pytest.raises(redis.ResponseError):
+            client.set("probe", "1")
+        accepted += submitted(system, 12, name="refused")
+        wait_for(lambda: worker.said("sweep_without_redis"), what="a ring refused")
+        assert system.counts() == {"done": 4, "queued": 12}
+        relent(client, fault)
+    judged_within(system, 12, accepted)
+    assert worker.process.poll() is None, "the same worker, with its model loaded"
+
+
+def refuse(client: "redis.Redis[bytes]", fault: str) -> None:
+    if fault == "read-only":
+        client.replicaof("127.0.0.1", "1")  # a replica of a primary that is not there, as after a failover
+    else:
+        client.config_set("maxmemory", 1)
+
+
+def relent(client: "redis.Redis[bytes]", fault: str) -> None:
+    if fault == "read-only":
+        client.replicaof("NO", "ONE")
+    else:
+        client.config_set("maxmemory", 0)
+
+
+def test_a_redis_that_stood_still_for_a_while_is_found_again(
+    own_system: System, own_redis: LocalRedis
+) -> None:
+    """Half open: the connections stand, and nothing answers for longer than a socket may keep us waiting."""
+    system = own_system
+    worker = system.worker()
+    system.server.script(default={"latency_s": 0.3})
+    accepted = submitted(system, 16)
+    full_hand(system)
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    try:
+        accepted += submitted(system, 8, name="meanwhile")
+        wait_for(lambda: worker.said("sweep_without_redis"), what="the sweeper's wait for an answer")
+    finally:
+        os.kill(own_redis.pid, signal.SIGCONT)
+    judged_within(system, 15, accepted)
+
+
+def answered(system: System) -> int:
+    return sum(r.image is not None and r.outcome == "answered" for r in system.server.requests)
+
+
+def test_answers_that_came_while_postgres_was_down_are_written_and_not_asked_for_again(
+    own_system: System, own_postgres: LocalPostgres
+) -> None:
+    """Down for longer than the leases last, which nobody could renew meanwhile: they are not taken for deaths."""
+    system = own_system
+    worker = system.worker()
+    system.server.script(default={"latency_s": 1})
+    accepted = submitted(system, HAND)
+    full_hand(system)
+    claimed_at = time.monotonic()
+    own_postgres.stop("immediate")
+    wait_for(lambda: answered(system) == HAND, what="all answers, with nowhere to write them")
+    wait_for(lambda: time.monotonic() > claimed_at + 4, what="the leases of 3 s to run out")
+    own_postgres.restart()
+    judged_within(system, 10, accepted)
+    assert worker.process.poll() is None
+    assert len(system.server.requests) == HAND, "no image was judged twice"
+    assert all([a["outcome"] for a in attempts(system.engine, id_)] == ["done"] for id_ in accepted)
+
+
+def test_a_postgres_stopped_at_once_time_and_again_loses_nothing(
+    own_system: System, own_postgres: LocalPostgres
+) -> None:
+    """Under load, so that the stops fall on claims, records and sweeps alike."""
+    system = own_system
+    system.worker()
+    system.server.script(default={"latency_s": 0.05})
+    accepted = submitted(system, 150)
+    for wanted in (30, 70, 110):
+        wait_for(lambda wanted=wanted: answered(system) >= wanted, what=f"{wanted} answers")
+        own_postgres.restart("immediate")
+    judged_within(system, 15, accepted)
+    # A claim whose reply was lost costs a lease; an answer is thrown away only where its claim was.
+    assert answered(system) <= len(accepted) + 3 * HAND
+
+
+def test_submitting_without_postgres_is_one_error_and_leaves_nothing_half_written(
+    own_system: System, own_postgres: LocalPostgres
+) -> None:
+    """What came in whole chunks before stays accepted; of the chunk that met the stop, all or nothing."""
+    system = own_system
+    accepted: list[UUID] = []
+
+    def uris() -> Iterator[str]:
+        for number in range(4 * CHUNK):
+            if number == CHUNK + 10:
+                own_postgres.stop("immediate")
+            yield f"https://images.test/{number}.jpg"
+
+    with pytest.raises(LedgerUnavailable, match="Postgres"):
+        system.client.submit_many(
+            uris(), POLICY, on_tickets=lambda tickets: accepted.extend(t.id for t in tickets)
+        )
+    with pytest.raises(LedgerUnavailable):
+        system.client.submit("https://images.test/one.jpg", POLICY, key="one")
+    own_postgres.restart()
+    ticket = system.client.submit("https://images.test/one.jpg", POLICY, key="one")
+    assert not ticket.known
+    assert len(accepted) == CHUNK
+    assert system.counts() == {"queued": CHUNK + 1}
+    assert violations(system.engine, [*accepted, ticket.id]) == []
