@@ -44,6 +44,7 @@ class Submission(BaseModel):
 
     policy: an id (the revision current at submission is pinned) or id@revision.
     key: idempotency key; the same key under the same policy id is the same assessment.
+    reuse: whether a verdict about the same pixels, on the same basis, may answer for this one.
     submission_id: the same for all policies that one image was submitted under; None where it is one.
     """
 
@@ -56,6 +57,7 @@ class Submission(BaseModel):
     batch: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     metadata: dict[str, Any] | None = None
     submission_id: UUID | None = None
+    reuse: bool = True
 
     @field_validator("uri")
     @classmethod
@@ -112,3 +114,4 @@ class Claim:
     claimed_at: datetime
     lease_until: datetime
     submission_id: UUID | None = None
+    reuse: bool = True

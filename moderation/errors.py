@@ -4,7 +4,7 @@
     ├── Misuse            the caller's mistake; nothing was accepted
     │   ├── UnknownPolicy, PolicyError, InvalidSubmission, BadSource, BadSetting
     ├── Transient         tried again after a growing, jittered delay, up to a limit
-    │   ├── HostUnavailable, RateLimited, JudgeTimeout, RuntimeFault, Defect
+    │   ├── HostUnavailable, RateLimited, DecodeTimeout, JudgeTimeout, RuntimeFault, Defect
     ├── Permanent         failed at once
     │   ├── NotFound, Forbidden, BlockedAddress, UntrustedHost, HostRefused, InvalidUri, TooLarge, TooSlow
     │   ├── UnsupportedType, Undecodable, TooManyPixels
@@ -88,6 +88,12 @@ class RateLimited(Transient):
     """The image's host answered 429."""
 
     code = "rate_limited"
+
+
+class DecodeTimeout(Transient):
+    """Time ran out though the decoder had hardly computed: this machine is overloaded, the image may be fine."""
+
+    code = "decode_timeout"
 
 
 class JudgeTimeout(Transient):

@@ -34,16 +34,17 @@ class QoS(kombu_redis.QoS):
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Put back at the end that is read next, where that is asked for: nobody consumes here for now."""
         try:
-            message = (self._delivered or {}).get(delivery_tag)
-            if requeue and message is not None:
-                self._put_back(message)
+            delivered: dict[str, Any] = self._delivered or {}
+            if requeue and delivery_tag in delivered:
+                self._put_back(delivered[delivery_tag])
         finally:
             virtual.QoS.ack(self, delivery_tag)
 
     def _put_back(self, message: Any) -> None:
         told = message.delivery_info
-        with self.channel.conn_or_acquire() as client, client.pipeline() as pipe:
-            self.channel._do_restore_message(message._raw, told["exchange"], told["routing_key"], pipe)
+        channel: Any = self.channel  # kombu's stubs know little of it
+        with channel.conn_or_acquire() as client, client.pipeline() as pipe:
+            channel._do_restore_message(message._raw, told["exchange"], told["routing_key"], pipe)
             pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:

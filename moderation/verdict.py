@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,6 +70,20 @@ class Judgement(BaseModel):
     sampling: dict[str, Any] = Field(default_factory=dict)
 
 
+class Basis(BaseModel):
+    """What a judgement rests on besides image and policy: on the same basis, the same pixels get the same answer.
+
+    rationale: whether one is asked for; a verdict with one serves also who needs none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judge: str
+    model: str
+    template_mode: str | None = None
+    rationale: bool = True
+
+
 class ImageFacts(BaseModel):
     """What the decoder found out about an image. Digests are hexadecimal SHA-256."""
 
@@ -84,6 +99,8 @@ class ImageFacts(BaseModel):
     view: str = "whole"  # the view that the verdict stands on
     etag: str | None = None
     version: str | None = None
+    pdq: str | None = None  # perceptual hash, 64 hexadecimal digits, where it was asked for
+    pdq_quality: int | None = None  # 0 to 100
 
 
 class Verdict(BaseModel):
@@ -94,3 +111,4 @@ class Verdict(BaseModel):
     judgement: Judgement
     image: ImageFacts
     timings_ms: dict[str, float] = Field(default_factory=dict)  # fetch, decode, judge
+    reused_from: UUID | None = None  # the assessment whose verdict about the same pixels this repeats

@@ -36,7 +36,9 @@ def enqueue(
     ] = None,
     batch: Annotated[str | None, typer.Option(help="A name to find these by.")] = None,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
-    again: Annotated[bool, typer.Option("--again", help="Judge also what is known already.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Judge anew what is known, by its place or by its pixels.")
+    ] = False,
     tickets: Annotated[bool, typer.Option("--tickets", help="Print a JSON line for each item.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON on stdout.")] = False,
 ) -> None:
@@ -71,7 +73,9 @@ def _submissions(
     client: Client, item: Item, policies: Sequence[str], batch: str | None, priority: str, again: bool
 ) -> list[Submission]:
     key = None if again else f"{batch or ''}/{item.key}"
-    return client.check_under(policies, uri=item.uri, key=key, batch=batch, priority=priority)
+    return client.check_under(
+        policies, uri=item.uri, key=key, batch=batch, priority=priority, reuse=not again
+    )
 
 
 def _report(total: Submitted, refused: list[str], as_json: bool) -> None:

@@ -68,15 +68,17 @@ class Client:
         priority: str | Priority = Priority.NORMAL,
         batch: str | None = None,
         metadata: dict[str, Any] | None = None,
+        reuse: bool = True,
     ) -> Ticket:
         """Accept one image under one policy, committed when this returns.
 
         policy: "id" pins the revision current now; "id@revision" names one.
         key: the same key under the same policy is the same assessment, however often and from wherever.
+        reuse: whether a verdict about the same pixels under the same policy revision and model may answer for it.
         Raises InvalidSubmission, UnknownPolicy, LedgerUnavailable.
         """
         submission = self.check(
-            uri=uri, policy=policy, key=key, priority=priority, batch=batch, metadata=metadata
+            uri=uri, policy=policy, key=key, priority=priority, batch=batch, metadata=metadata, reuse=reuse
         )
         return self._submit([submission])[0]
 
@@ -89,12 +91,13 @@ class Client:
         priority: str | Priority = Priority.NORMAL,
         batch: str | None = None,
         metadata: dict[str, Any] | None = None,
+        reuse: bool = True,
     ) -> list[Ticket]:
         """Accept one image under several policies: a ticket for each, in order, all committed when this returns.
 
         One worker fetches and decodes the image once for all of them. Otherwise as `submit`.
         """
-        fields = {"key": key, "priority": priority, "batch": batch, "metadata": metadata}
+        fields = {"key": key, "priority": priority, "batch": batch, "metadata": metadata, "reuse": reuse}
         return self._submit(self.check_under(policies, uri=uri, **fields))
 
     def submit_many(

@@ -1,6 +1,9 @@
 """The path of one image: fetch, decode, judge. No Celery and no SQL; what goes wrong is raised as our own errors."""
 
+from collections.abc import Callable
 from copy import copy
+from typing import Protocol
+from uuid import UUID
 
 from moderation import faults
 from moderation.errors import VetlineError
@@ -9,6 +12,18 @@ from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Verdict
 from worker.clock import Clock
 from worker.images.picture import Fetched, Picture, View
 from worker.tools import Tools
+
+
+class Standing(Protocol):
+    """A judgement that stands about the same pixels on the same basis."""
+
+    @property
+    def assessment_id(self) -> UUID: ...
+    @property
+    def judgement(self) -> Judgement: ...
+
+
+Recall = Callable[[View], Standing | None]
 
 
 class Subject:
@@ -35,18 +50,27 @@ class Subject:
         return self._seen
 
 
-def assess(subject: Subject, policy: PolicyRevision, tools: Tools, clock: Clock) -> Verdict:
+def assess(
+    subject: Subject, policy: PolicyRevision, tools: Tools, clock: Clock, *, recall: Recall = lambda _: None
+) -> Verdict:
     """Judge an image under one policy revision.
 
+    recall: the judgement that stands about a view's pixels already, if there is one.
     clock: holds the time of each step, also when a step raises.
     Raises Permanent, Transient or Unavailable; nothing that goes wrong counts as Safe.
     """
     fetched, picture = subject.look(tools, clock)
     with clock.step("judge"):
         faults.at("judge", subject.uri)
-        view, judgement = _judge_views(picture, policy, tools)
+        view = picture.views[0]
+        known = recall(view) if len(picture.views) == 1 else None
+        if known is None:
+            view, judgement = _judge_views(picture, policy, tools)
     return Verdict(
-        judgement=judgement, image=_facts(fetched, picture, view), timings_ms=dict(clock.timings_ms)
+        judgement=known.judgement if known else judgement,
+        image=_facts(fetched, picture, view),
+        timings_ms=dict(clock.timings_ms),
+        reused_from=known.assessment_id if known else None,
     )
 
 
@@ -89,4 +113,6 @@ def _facts(fetched: Fetched, picture: Picture, view: View) -> ImageFacts:
         view=view.name,
         etag=fetched.etag,
         version=fetched.version,
+        pdq=view.pdq,
+        pdq_quality=view.pdq_quality,
     )

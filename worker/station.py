@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
 from moderation.ledger.engine import open_ledger, ping
+from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
 from moderation.settings import LeaseSettings, QueueSettings
 from moderation.verdict import Verdict
@@ -17,6 +19,7 @@ from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
 from worker.heartbeat import Heartbeat
+from worker.images.picture import View
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
 from worker.tools import make_tools
@@ -77,7 +80,14 @@ class Station:
         """The path itself; a suspect of having killed workers walks it alone, under observation."""
         if claim.crashes >= self._lease.suspect_crashes:
             return self._trial.assess(claim, policy, clock)
-        return assess(subject, policy, self._tools, clock)
+        return assess(subject, policy, self._tools, clock, recall=partial(self._recall, claim))
+
+    def _recall(self, claim: Claim, view: View) -> Known | None:
+        """The verdict about the same pixels under the same policy revision and on the same basis, if it may serve."""
+        basis = self._tools.judge.basis() if claim.reuse else None
+        if basis is None:
+            return None
+        return find_known(self._engine, view.pixels_sha256, claim.policy_revision_id, basis)
 
     def _leave(self) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""

@@ -2,7 +2,9 @@
 
 import random
 import threading
+import time
 from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
@@ -27,6 +29,7 @@ class Sweeper:
         self._worker = worker
         self._lease = lease
         self._queue = queue
+        self._awake_since = time.time()  # not monotonic, which stands still while the machine sleeps
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
 
@@ -40,7 +43,7 @@ class Sweeper:
     def sweep(self) -> bool:
         """One sweep; False where another worker is at it or a service is away."""
         try:
-            freed = expire(self._engine, worker=self._worker, max_crashes=self._lease.max_crashes)
+            freed = self._expire()
             if freed is None:
                 return False
             if freed:
@@ -53,6 +56,15 @@ class Sweeper:
             log.warning("sweep_without_redis", error=str(exc))
             return False
         return True
+
+    def _expire(self) -> list[UUID] | None:
+        return expire(
+            self._engine,
+            worker=self._worker,
+            max_crashes=self._lease.max_crashes,
+            awake_s=time.time() - self._awake_since,
+            spare_s=1.5 * self._lease.beat_s,  # one beat, and room for it to be slow
+        )
 
     def _ring(self) -> None:
         """First what was freed, given back or lost, however full the queue; then as many as there is room for."""

@@ -103,7 +103,7 @@ def _report(change: Change, total: Reassessed, batch: str, as_json: bool) -> Non
     else:
         talk(f"{before} -> {after}: queued {total.queued}, known {total.known}, batch {batch}")
     if total.gone:
-        talk(f"{total.gone} cannot be judged again: their URI was redacted when they ended")
+        talk(f"{total.gone} cannot be judged again: their URI held a secret or the image itself, and is redacted")
         raise typer.Exit(SOME_FAILED)
 
 
@@ -117,14 +117,14 @@ def _as_json(change: Change, found: Impact, items: list[dict[str, Any]]) -> dict
         "judged": found.judged,
         "safe_to_unsafe": {
             "count": found.to_unsafe.total(),
-            "categories": dict(found.to_unsafe.most_common()),
+            "categories": _most_first(found.to_unsafe),
         },
-        "unsafe_to_safe": {"count": found.to_safe.total(), "categories": dict(found.to_safe.most_common())},
+        "unsafe_to_safe": {"count": found.to_safe.total(), "categories": _most_first(found.to_safe)},
         "still_safe": found.still_safe,
         "still_unsafe": found.still_unsafe,
         "still_unsafe_other_category": found.other_category,
         "open": found.open,
-        "failed": dict(found.failed.most_common()),
+        "failed": _most_first(found.failed),
         "cancelled": found.cancelled,
         "image_changed": found.image_changed,
         "items": items,
@@ -141,7 +141,7 @@ def _lines(change: Change, found: Impact) -> list[str]:
         f"unchanged: Safe {found.still_safe}, "
         f"Unsafe {found.still_unsafe} ({found.other_category} for another category)"
     )
-    codes = ", ".join(f"{code} {n}" for code, n in found.failed.most_common())
+    codes = ", ".join(f"{code} {n}" for code, n in _most_first(found.failed).items())
     failed = f"failed {found.failed.total()}" + (f" ({codes})" if codes else "")
     lines.append(f"no new verdict: open {found.open}, {failed}, cancelled {found.cancelled}")
     if found.image_changed:
@@ -152,7 +152,14 @@ def _lines(change: Change, found: Impact) -> list[str]:
 
 
 def _by_category(flip: str, categories: Counter[str]) -> list[str]:
-    return [f"{flip}: {categories.total()}", *(f"  {name}: {n}" for name, n in categories.most_common())]
+    return [
+        f"{flip}: {categories.total()}",
+        *(f"  {name}: {n}" for name, n in _most_first(categories).items()),
+    ]
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _bar() -> Progress:

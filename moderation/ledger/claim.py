@@ -23,7 +23,7 @@ _CLAIM = """
         WHERE {which} AND state = 'queued' AND (not_before IS NULL OR not_before <= now())
         ORDER BY id FOR UPDATE
     )
-    RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until, submission_id
+    RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until, submission_id, reuse
 """
 _CLAIM_THESE = text(_CLAIM.format(which="id = ANY(:ids)"))
 _CLAIM_SIBLINGS = text(_CLAIM.format(which="submission_id = ANY(:submission_ids)"))

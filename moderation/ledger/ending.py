@@ -14,6 +14,7 @@ from sqlalchemy import Engine, TextClause, text
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
 from moderation.ledger.engine import reaching_postgres
+from moderation.redaction import redact_uri
 from moderation.verdict import Ask, Verdict
 
 
@@ -44,7 +45,7 @@ _VERDICT_COLUMNS = (
     "rating", "category", "rationale", "rationale_truncated", "needs_review", "p_unsafe", "p_unsafe_calibrated",
     "rung", "finish_reason", "raw_output", "judge", "model", "weights_sha256", "runtime", "runtime_version",
     "template_mode", "prompt_sha256", "bytes_sha256", "pixels_sha256", "media_type", "width", "height", "frames",
-    "byte_count", "view", "etag", "version",
+    "byte_count", "view", "etag", "version", "pdq", "pdq_quality", "reused_from",
 )  # fmt: skip
 
 _VERDICT = f""", judged AS (
@@ -55,7 +56,9 @@ _VERDICT = f""", judged AS (
         FROM ended
     )"""
 
-_DONE = "state = 'done', lease_until = NULL, ended_at = now(), error_code = NULL, error_detail = NULL"
+# The full URI may hold a password or a signature: it is kept for as long as it may be fetched again. A failure may.
+_DONE = """state = 'done', lease_until = NULL, ended_at = now(), error_code = NULL, error_detail = NULL,
+           uri = :uri_without_secrets"""
 _FAILED = """state = 'failed', lease_until = NULL, ended_at = now(),
              error_code = :error_code, error_detail = :error_detail"""
 # A row that waits for its time rings then; one that is due at once goes before all others of its priority.
@@ -86,6 +89,8 @@ def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> En
     values = verdict.image.model_dump() | judgement.model_dump(exclude={"asks", "sampling", "rating", "rung"})
     values |= {"rating": judgement.rating.value, "rung": judgement.rung.value}
     values["sampling"] = _json(judgement.sampling)
+    values["reused_from"] = verdict.reused_from
+    values["uri_without_secrets"] = redact_uri(claim.uri)
     values |= _attempt(claim, "done", worker, timings_ms=verdict.timings_ms, asks=judgement.asks)
     return _write(engine, _RECORD, values)
 

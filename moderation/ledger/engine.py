@@ -12,8 +12,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from moderation.errors import BadSetting, LedgerUnavailable
 from moderation.settings import LedgerSettings
 
-# Postgres' classes of "not now": connection lost, too many connections, shut down, read-only standby, lock timeout.
-_DOWN_STATES = ("08", "53", "57", "25006", "55P03", "40")
+# Postgres' classes of "not now": connection lost, too many connections, shut down, read-only standby, a transaction
+# that stood still, lock timeout, deadlock.
+_DOWN_STATES = ("08", "53", "57", "25006", "25P03", "55P03", "40")
+
+# A Postgres whose machine is gone says nothing more, and the system would wait a quarter of an hour for it.
+_VANISHED = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # ms
+}
 
 
 def ledger_url(database_url: str) -> URL:
@@ -45,6 +54,7 @@ def open_ledger(database_url: str, settings: LedgerSettings | None = None) -> En
             "connect_timeout": settings.connect_timeout_s,
             "options": options,
             "application_name": "vetline",
+            **_VANISHED,
         },
     )
 

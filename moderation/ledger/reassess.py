@@ -85,7 +85,8 @@ class Choice:
 class Reassessed:
     """What became of verdicts that were to be judged again.
 
-    queued: new assessments. known: an earlier run had queued them. gone: their URI was redacted since.
+    queued: new assessments. known: an earlier run had queued them. gone: their URI held a secret or the image
+    itself, and was redacted when they ended.
     """
 
     queued: int = 0

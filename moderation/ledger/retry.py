@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, TextClause, text
+from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.redaction import redact_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,14 @@ _CANCEL = text(f"""
     )
     UPDATE assessment a SET state = 'cancelled', ring_at = NULL, rung_at = NULL, not_before = NULL, ended_at = now()
     FROM chosen WHERE a.id = chosen.id
-    RETURNING a.id
+    RETURNING a.id, a.uri
+""")
+
+# Nobody fetches it again, so what its URI opens is forgotten.
+_REDACT = text("""
+    UPDATE assessment a SET uri = told.uri
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:uris AS text[])) AS told (id, uri)
+    WHERE a.id = told.id AND a.state = 'cancelled'
 """)
 
 
@@ -60,14 +68,16 @@ def retry_failed(
 
     before: only what had failed by then, so that paging ends though items may fail again meanwhile.
     """
-    return _change(engine, _RETRY, selection, {"limit": limit, "before": before})
+    values = selection.values() | {"limit": limit, "before": before}
+    with reaching_postgres(), engine.connect() as connection:
+        return list(connection.execute(_RETRY, values).scalars())
 
 
 def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) -> list[UUID]:
     """Cancel up to `limit` assessments that no worker has claimed."""
-    return _change(engine, _CANCEL, selection, {"limit": limit})
-
-
-def _change(engine: Engine, statement: TextClause, selection: Selection, more: dict[str, Any]) -> list[UUID]:
-    with reaching_postgres(), engine.connect() as connection:
-        return list(connection.execute(statement, selection.values() | more).scalars())
+    with transaction(engine) as connection:
+        rows = connection.execute(_CANCEL, selection.values() | {"limit": limit}).all()
+        told = {row.id: shown for row in rows if (shown := redact_uri(row.uri)) != row.uri}
+        if told:
+            connection.execute(_REDACT, {"ids": list(told), "uris": list(told.values())})
+    return [row.id for row in rows]

@@ -14,15 +14,15 @@ from moderation.ledger.policies import PinnedPolicy
 
 # ON CONFLICT names no constraint on purpose: a repeat after a lost reply hits the primary key, a known key the other.
 _INSERT = text("""
-    INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, submission_id,
+    INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, submission_id, reuse,
                             ring_at, rung_at)
-    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission,
+    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission, reuse,
            CASE WHEN NOT :rung THEN now() END, CASE WHEN :rung THEN now() END
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:uris AS text[]), CAST(:policies AS text[]), CAST(:revisions AS integer[]),
         CAST(:keys AS text[]), CAST(:batches AS text[]), CAST(:priorities AS smallint[]),
-        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[])
-    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission)
+        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[]), CAST(:reuses AS boolean[])
+    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission, reuse)
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
@@ -73,6 +73,7 @@ def _columns(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> dict[str,
         "priorities": [int(s.priority) for s, _, _ in rows],
         "metadata": [None if s.metadata is None else to_json(s.metadata).decode() for s, _, _ in rows],
         "submission_ids": [s.submission_id for s, _, _ in rows],
+        "reuses": [s.reuse for s, _, _ in rows],
     }
 
 

@@ -9,7 +9,24 @@ from sqlalchemy import Connection, Engine, text
 from moderation.ledger.engine import reaching_postgres, transaction
 
 _LOCK = 7_265_002  # advisory lock, held for a transaction: a dead sweeper cannot keep it
-_TAKE = text("SELECT pg_try_advisory_xact_lock(:lock)")
+# A sweeper that froze, or whose machine is gone, holds lock and rows no longer than this; waiting for Redis may take a
+# few seconds, and a sweep that is cut short only rings twice.
+_TAKE = text("""
+    SELECT pg_try_advisory_xact_lock(:lock), set_config('idle_in_transaction_session_timeout', '10s', true)
+""")
+
+# Nobody swept for a while, though this worker was there to: Postgres was away, or the machine slept, and nobody could
+# renew a lease either. So none that ran out says that its worker died, until it had the time to beat again.
+_SPARE = text("""
+    UPDATE assessment SET lease_until = now() + make_interval(secs => :spare_s)
+    WHERE id IN (
+        SELECT a.id FROM sweep s, assessment a
+        WHERE a.state = 'running' AND a.lease_until < now() + make_interval(secs => :spare_s)
+            AND s.swept_at < now() - make_interval(secs => :spare_s)
+            AND s.swept_at > now() - make_interval(secs => :awake_s)
+        FOR UPDATE OF a SKIP LOCKED
+    )
+""")
 
 # A death is counted in `crashes`, so it is not charged as well.
 _EXPIRE = text("""
@@ -86,11 +103,24 @@ class Due:
     submission_id: UUID | None = None
 
 
-def expire(engine: Engine, *, worker: str, max_crashes: int, limit: int = 1000) -> list[UUID] | None:
-    """Free rows whose lease ran out and sign the sweep. None where another sweeper is at it."""
+def expire(
+    engine: Engine,
+    *,
+    worker: str,
+    max_crashes: int,
+    awake_s: float = 0.0,
+    spare_s: float = 0.0,
+    limit: int = 1000,
+) -> list[UUID] | None:
+    """Free rows whose lease ran out and sign the sweep. None where another sweeper is at it.
+
+    awake_s: how long this worker has been there to sweep. Where nobody did for the last spare_s of that, leases get
+    spare_s more: enough for a live worker to renew them.
+    """
     with transaction(engine) as connection:
         if not _taken(connection):
             return None
+        connection.execute(_SPARE, {"awake_s": awake_s, "spare_s": spare_s})
         freed = list(connection.execute(_EXPIRE, {"limit": limit, "max_crashes": max_crashes}).scalars())
         connection.execute(_SIGN, {"worker": worker, "expired": len(freed)})
         return freed

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -85,6 +86,7 @@ class AssessmentRow(SQLModel, table=True):
     While it is queued, either ring_at: when it is to be rung; or rung_at: when it was, by a message not answered yet.
     submission_id: the same for the assessments of one image that were submitted under several policies.
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
+    reuse: whether a verdict about the same pixels may answer for this one.
     """
 
     __tablename__ = "assessment"
@@ -146,6 +148,7 @@ class AssessmentRow(SQLModel, table=True):
     ended_at: datetime | None = Field(default=None, sa_column=_time())
     submission_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
 
 
 class AttemptRow(SQLModel, table=True):
@@ -183,6 +186,7 @@ class VerdictRow(SQLModel, table=True):
         ForeignKeyConstraint(
             ["policy_revision_id"], ["policy_revision.id"], name="verdict_policy_revision_fk"
         ),
+        ForeignKeyConstraint(["reused_from"], ["assessment.id"], name="verdict_reused_from_fk"),
         CheckConstraint("rating IN ('Safe', 'Unsafe')", name="verdict_rating_known"),
         Index("verdict_feed", "xid", "seq"),
         Index("verdict_pixels", "pixels_sha256"),
@@ -224,6 +228,9 @@ class VerdictRow(SQLModel, table=True):
     recorded_at: datetime = Field(sa_column=_time(default=True, nullable=False))
     xid: str = Field(sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()")))
     seq: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
+    reused_from: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    pdq: str | None = Field(default=None, sa_column=_text(nullable=True))
+    pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
 
 
 class SweepRow(SQLModel, table=True):

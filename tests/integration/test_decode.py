@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from bench.intake import cpu_s, make_photographs
-from moderation.errors import DecoderUnavailable, TooManyPixels, Undecodable, UnsupportedType
+from moderation.errors import DecoderUnavailable, DecodeTimeout, TooManyPixels, Undecodable, UnsupportedType
 from tests.support.pictures import (
     BLUE,
     UPRIGHT,
@@ -360,13 +360,13 @@ def test_a_child_that_was_killed_is_replaced_and_costs_no_image() -> None:
     decoder.close()
 
 
-def test_a_child_that_hangs_is_killed_in_time() -> None:
+def test_a_child_that_gets_no_cpu_is_killed_in_time_and_its_image_not_blamed() -> None:
     decoder = Decoder(DecodeSettings(children=1, wall_s=1))
     data = encode(quarters(), "PNG")
     decoder.decode(data, pixels=False)
     (pid,) = decoder.pids
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(Undecodable, match="longer than 1 s"):
+    with pytest.raises(DecodeTimeout, match="longer than 1 s"):
         decoder.decode(data, pixels=False)
     assert not Path(f"/proc/{pid}").exists()
     assert decoder.decode(data, pixels=False).width == 96
@@ -492,12 +492,12 @@ def test_a_child_is_in_its_sandbox_when_it_sees_a_strangers_bytes() -> None:
 
 
 def test_photographs_take_little_enough_cpu_for_sixty_a_second_on_two_cores() -> None:
-    """By CPU time, which other work on the machine does not change much. Measured: 14 to 16 ms."""
-    photographs = make_photographs(20, turned=False)
-    decoder = Decoder(DecodeSettings(children=2))
+    """By CPU time, which other work on the machine does not change much. Measured: 14 to 16 ms each."""
+    photographs = make_photographs(20, turned=False) * 4
+    decoder = Decoder(DecodeSettings(children=1))
     before = cpu_s()
-    with ThreadPoolExecutor(8) as threads:
-        pictures = list(threads.map(lambda data: decoder.decode(data, pixels=False), photographs))
-    decoder.close()  # a child's CPU is counted when it has ended
-    assert all(1_000_000 <= picture.width * picture.height <= 2_000_000 for picture in pictures)
+    for data in photographs:
+        picture = decoder.decode(data, pixels=False)
+        assert 1_000_000 <= picture.width * picture.height <= 2_000_000
+    decoder.close()  # a child's CPU, its start included, is counted when it has ended
     assert (cpu_s() - before) / len(photographs) < 2 / 60

@@ -213,7 +213,9 @@ def test_a_dead_workers_siblings_are_each_a_crash_and_come_back_together(
 def test_one_that_cannot_be_judged_fails_alone(
     ledger: Engine, client: Client, server: ScriptedServer, station: Callable[[], Station], picture: str
 ) -> None:
-    server.script([{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}])
+    server.script(
+        [{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}]
+    )
     tickets = together(ledger, client, picture)
     assert station().work(tickets[0].id) == "safe malformed_answer safe"
     assert states(ledger, tickets) == ["done", "failed", "done"]
@@ -282,7 +284,7 @@ def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
         server.script()
         server.stop_listening()
         server.listen()
-        assert working.result(timeout=30) == "safe lease_lost lease_lost"
+        assert working.result(timeout=30) == "safe runtime_unavailable lease_lost"
     assert states(ledger, tickets) == ["done", "queued", "queued"]
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 0, 0]
     assert len(worker.desk.hand) == 0

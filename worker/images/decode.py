@@ -10,7 +10,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from moderation.errors import BadSetting, DecoderUnavailable, TooManyPixels, Undecodable, UnsupportedType
+from moderation.errors import (
+    BadSetting,
+    DecoderUnavailable,
+    DecodeTimeout,
+    TooManyPixels,
+    Undecodable,
+    UnsupportedType,
+)
 from worker.images.decoder_process import DecoderDeathError, DecoderOverrunError, DecoderProcess
 from worker.images.formats import sniff
 from worker.images.picture import Picture, View
@@ -75,14 +82,13 @@ class Decoder:
     def decode(self, data: bytes, *, pixels: bool) -> Picture:
         """One image in its views. pixels: whether views carry their RGB bytes.
 
-        Raises UnsupportedType, Undecodable, TooManyPixels; DecoderUnavailable where no child can be had.
+        Raises UnsupportedType, Undecodable, TooManyPixels; DecodeTimeout where the machine is too busy to tell;
+        DecoderUnavailable where no child can be had.
         """
         media_type = sniff(data)
         question: Header = {"media_type": media_type, "pixels": pixels}
         try:
             answer, blobs = self._ask(question, data)
-        except DecoderOverrunError as error:
-            raise Undecodable(str(error)) from None
         except DecoderDeathError:
             answer, blobs = self._ask_again(question, data)
         if answer.get("ok") is not True:
@@ -112,12 +118,15 @@ class Decoder:
         """A child may have been killed for others' sake, such as a lack of memory: ask a fresh one."""
         try:
             return self._ask(question, data)
-        except (DecoderDeathError, DecoderOverrunError) as error:
+        except DecoderDeathError as error:
             raise Undecodable(str(error)) from None
 
     def _ask(self, question: Header, data: bytes) -> tuple[Header, list[bytes]]:
-        with self._child() as child:
-            return child.ask(question, data)
+        try:
+            with self._child() as child:
+                return child.ask(question, data)
+        except DecoderOverrunError as error:
+            raise (DecodeTimeout if error.starved else Undecodable)(str(error)) from None
 
     @contextmanager
     def _child(self) -> Iterator[DecoderProcess]:

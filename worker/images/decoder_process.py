@@ -29,7 +29,11 @@ class DecoderDeathError(Exception):
 
 
 class DecoderOverrunError(Exception):
-    """The child was killed because it took too long."""
+    """The child was killed because it took too long. starved: it got less than half the CPU that it may take."""
+
+    def __init__(self, message: str, *, starved: bool = False) -> None:
+        super().__init__(message)
+        self.starved = starved
 
 
 class DecoderProcess:
@@ -68,12 +72,15 @@ class DecoderProcess:
         """
         self.decodes += 1
         deadline = time.monotonic() + self._settings.wall_s
+        cpu_before_s = self._cpu_s()
         try:
             self._channel.send(question, [data], deadline=deadline)
             return self._channel.receive(deadline=deadline, max_blob_bytes=self._settings.memory_bytes)
         except TimeoutError as error:
+            starved = self._cpu_s() - cpu_before_s < self._settings.cpu_s / 2
             self.kill()
-            raise DecoderOverrunError(f"decoding took longer than {self._settings.wall_s:g} s") from error
+            message = f"decoding took longer than {self._settings.wall_s:g} s"
+            raise DecoderOverrunError(message, starved=starved) from error
         except FrameError as error:
             code = self.kill(grace_s=1.0)
             if code == -signal.SIGXCPU:
@@ -94,6 +101,15 @@ class DecoderProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
+
+    def _cpu_s(self) -> float:
+        """CPU seconds that the child has taken. Where the system does not say, as much as time itself."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return time.monotonic()
+        user, system = int(fields[11]), int(fields[12])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _start(settings: DecodeSettings, stdin: int) -> "subprocess.Popen[bytes]":

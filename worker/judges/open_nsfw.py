@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from moderation.errors import JudgeTimeout, Misuse
 from moderation.policy import PolicyRevision
-from moderation.verdict import Ask, Judgement, Rung
+from moderation.verdict import Ask, Basis, Judgement, Rung
 from worker.images.picture import View
 from worker.judges.open_nsfw_finding import Finding, OpenNsfwSettings
 
@@ -39,6 +39,9 @@ class OpenNsfwJudge:
 
     def check(self) -> None:
         """It is ready once made."""
+
+    def basis(self) -> Basis:
+        return Basis(judge=self.name, model=self._model)
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         """Raises JudgeTimeout where no core came free within timeout_s; one inference takes about 0.05 s."""

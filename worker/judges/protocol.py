@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from moderation.policy import PolicyRevision
-from moderation.verdict import Judgement
+from moderation.verdict import Basis, Judgement
 from worker.images.picture import View
 
 
@@ -15,6 +15,9 @@ class Judge(Protocol):
 
     def check(self) -> None:
         """Whether it could judge an item now. Raises RuntimeUnavailable, or Misuse if it never will."""
+
+    def basis(self) -> Basis | None:
+        """What its judgements rest on; None while that is not known (the runtime has not been asked yet)."""
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         """Judge one view within timeout_s seconds of wall clock.

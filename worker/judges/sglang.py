@@ -14,7 +14,7 @@ from moderation.errors import (
     VetlineError,
 )
 from moderation.policy import NONE_APPLYING, PolicyRevision
-from moderation.verdict import Judgement, Rating, Rung
+from moderation.verdict import Basis, Judgement, Rating, Rung
 from worker.images.picture import View
 from worker.judges import prompts
 from worker.judges.answer import Reading
@@ -64,6 +64,16 @@ class SglangJudge:
             self._identified(deadline)
         except (JudgeTimeout, RuntimeFault) as error:
             raise RuntimeUnavailable(f"SGLang at {self.settings.url} is not well: {error}") from error
+
+    def basis(self) -> Basis | None:
+        if (identity := self._identity) is None:
+            return None
+        return Basis(
+            judge=self.name,
+            model=self.settings.model or identity.model,
+            template_mode=self.settings.mode.value,
+            rationale=self.settings.wants_rationale == "always",
+        )
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         deadline = Deadline.after(timeout_s)
