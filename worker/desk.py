@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from uuid import UUID
 
 import structlog
@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from moderation import faults
 from moderation.assessment import Claim, Submission
 from moderation.errors import Defect, LedgerUnavailable, Transient, Unavailable, VetlineError
-from moderation.ledger.claim import claim
+from moderation.ledger.claim import claim, defer_suspects
 from moderation.ledger.ending import Ending, fail, give_back, record, try_later
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.submit import new_id, submit
@@ -23,6 +23,7 @@ from moderation.settings import LeaseSettings
 from moderation.verdict import Verdict
 from worker.assess import Subject
 from worker.clock import Clock
+from worker.dock import Dock
 from worker.gate import Gate
 from worker.hand import Hand
 
@@ -30,6 +31,8 @@ log = structlog.get_logger()
 
 _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
+
+_DOCK_TAKEN_S = 1.0  # a trial takes a fraction of that once its process runs
 
 Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
 
@@ -50,6 +53,7 @@ class Desk:
         self._assess = assess
         self._closing = threading.Event()
         self.hand = Hand()
+        self._dock = Dock()
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
 
@@ -75,18 +79,21 @@ class Desk:
         faults.at("after_pop")
         if self._closing.is_set():
             return "closing"
-        try:
-            claims = claim(self._engine, [id_], worker=self._worker, lease_s=self._lease.lease_s)
-        except LedgerUnavailable as exc:
-            self._gate.shut(exc)  # the row stays due; the sweeper rings it again
-            return "ledger_unavailable"
-        if not claims:
-            return "not_due"
-        self.hand.take(*claims)
-        try:
-            return self._hold_all(claims)
-        finally:
-            self.hand.drop(*claims)
+        with self._dock.entered() as alone:
+            try:
+                claims = self._claim(id_, suspects=alone)
+            except LedgerUnavailable as exc:
+                self._gate.shut(exc)  # the row stays due; the sweeper rings it again
+                return "ledger_unavailable"
+            if not claims:
+                return "not_due"
+            if not any(self._is_suspect(item) for item in claims):
+                self._dock.leave()
+            self.hand.take(*claims)
+            try:
+                return self._hold_all(claims)
+            finally:
+                self.hand.drop(*claims)
 
     def close(self) -> None:
         """Take nothing more. What is in hand may finish."""
@@ -101,6 +108,23 @@ class Desk:
             except LedgerUnavailable as exc:  # the lease runs out by itself
                 log.warning("give_back_failed", assessment=str(item.id), error=str(exc))
         return len(held)
+
+    def _claim(self, id_: UUID, *, suspects: bool) -> list[Claim]:
+        """The claims of this row and its siblings; a suspect's only where no other is in hand.
+
+        Suspects wait outside: in hand, they would go down with the worker again and again, and keep others out.
+        """
+        suspect = self._lease.suspect_crashes
+        take = partial(claim, self._engine, [id_], worker=self._worker, lease_s=self._lease.lease_s)
+        if suspects:
+            return take()
+        claims = take(suspect=suspect)
+        if not claims:
+            defer_suspects(self._engine, [id_], suspect=suspect, delay_s=_DOCK_TAKEN_S)
+        return claims
+
+    def _is_suspect(self, item: Claim) -> bool:
+        return item.crashes >= self._lease.suspect_crashes
 
     def _hold_all(self, claims: list[Claim]) -> str:
         """Each under its own policy, by itself; the image is fetched and decoded once for all of them.

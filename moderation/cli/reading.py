@@ -154,6 +154,8 @@ def _tell(story: dict[str, Any]) -> None:
     verdict = story["verdict"]
     typer.echo(f"{story['id']}  {story['state']}  {story['policy']}\n{story['uri']}")
     typer.echo(f"submitted {story['created_at']:%Y-%m-%d %H:%M:%S} UTC, batch {story['batch'] or '-'}")
+    if story["reassesses"]:
+        typer.echo(f"judges again the image of {story['reassesses']}")
     if story["error_code"]:
         typer.echo(f"last error: {story['error_code']}: {story['error_detail']}")
     for attempt in story["attempts"]:

@@ -103,7 +103,9 @@ def _report(change: Change, total: Reassessed, batch: str, as_json: bool) -> Non
     else:
         talk(f"{before} -> {after}: queued {total.queued}, known {total.known}, batch {batch}")
     if total.gone:
-        talk(f"{total.gone} cannot be judged again: their URI held a secret or the image itself, and is redacted")
+        talk(
+            f"{total.gone} cannot be judged again: their URI held a secret or the image itself, and is redacted"
+        )
         raise typer.Exit(SOME_FAILED)
 
 

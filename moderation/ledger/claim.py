@@ -20,13 +20,19 @@ _CLAIM = """
         not_before = NULL, ring_at = NULL, rung_at = NULL
     WHERE id IN (
         SELECT id FROM assessment
-        WHERE {which} AND state = 'queued' AND (not_before IS NULL OR not_before <= now())
+        WHERE {which} AND state = 'queued' AND (not_before IS NULL OR not_before <= now()) AND crashes < :suspect
         ORDER BY id FOR UPDATE
     )
     RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until, submission_id, reuse
 """
 _CLAIM_THESE = text(_CLAIM.format(which="id = ANY(:ids)"))
 _CLAIM_SIBLINGS = text(_CLAIM.format(which="submission_id = ANY(:submission_ids)"))
+
+_DEFER = text("""
+    UPDATE assessment SET ring_at = now() + make_interval(secs => :delay_s), rung_at = NULL
+    WHERE id = ANY(:ids) AND state = 'queued' AND crashes >= :suspect
+""")
+_NO_SUSPECT = 2**31 - 1  # more crashes than a row can have
 
 _BEAT = text("""
     UPDATE assessment AS a SET lease_until = now() + make_interval(secs => :lease_s)
@@ -36,18 +42,28 @@ _BEAT = text("""
 """)
 
 
-def claim(engine: Engine, ids: Sequence[UUID], *, worker: str, lease_s: float) -> list[Claim]:
+def claim(
+    engine: Engine, ids: Sequence[UUID], *, worker: str, lease_s: float, suspect: int = _NO_SUSPECT
+) -> list[Claim]:
     """Claim what is due of these rows; the others are running, ended, not due, or unknown, and are left out.
 
+    suspect: rows that were in hand at so many deaths are left out too.
     With a row come those of its siblings that are due: the same image under other policies.
     The attempt is charged here, before any work: a crash cannot forget it.
     """
-    by = {"worker": worker, "lease_s": lease_s}
+    by = {"worker": worker, "lease_s": lease_s, "suspect": suspect}
     claims = _claims(engine, _CLAIM_THESE, by | {"ids": list(ids)})
     if together := {c.submission_id for c in claims if c.submission_id}:
         with suppress(LedgerUnavailable):  # what is claimed by then is worked on; the siblings ring again
             claims += _claims(engine, _CLAIM_SIBLINGS, by | {"submission_ids": list(together)})
     return claims
+
+
+def defer_suspects(engine: Engine, ids: Sequence[UUID], *, suspect: int, delay_s: float) -> bool:
+    """Ring those of these rows that are suspects again after delay_s seconds; whether there were any."""
+    values = {"ids": list(ids), "suspect": suspect, "delay_s": delay_s}
+    with reaching_postgres(), engine.connect() as connection:
+        return connection.execute(_DEFER, values).rowcount > 0
 
 
 def _claims(engine: Engine, statement: TextClause, values: dict[str, Any]) -> list[Claim]:

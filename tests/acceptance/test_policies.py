@@ -11,7 +11,10 @@ from moderation.ledger import reading
 from moderation.ledger.registry import find
 from tests.acceptance.conftest import System
 from tests.support.commands import run
+from tests.support.conservation import violations
+from tests.support.ledger import attempts, row
 from tests.support.sglang_runtime import SYSTEM_TOKENS, Recorded
+from tests.support.waiting import wait_for
 
 THREE = ["llavaguard-default", "newsroom", "strict"]
 FILE = "policy: city-news\ntitle: City news desk\ncategories:\n  O2: non-violating\n"
@@ -59,6 +62,28 @@ def test_one_image_under_three_policies_is_read_by_the_model_once(system: System
     policies = {row["policy"] for row in reading.verdicts(system.engine)}
     assert policies == {f"{policy}@1" for policy in THREE}
     assert answered(tmp_path, "enqueue", "a.png", *named) == {"accepted": 0, "known": 3, "refused": 0}
+
+
+def test_a_worker_killed_between_siblings_loses_none_and_only_those_left_are_judged_again(
+    system: System,
+) -> None:
+    first_worker = system.worker()
+    system.server.script([{"when": {"text": prompt(system, "newsroom")}, "do": {"kind": "hang"}}])
+    tickets = system.client.submit_under(system.image("a"), THREE)
+    wait_for(lambda: len(about_images(system)) == 2, what="the second asked about")
+    leases = [row(system.engine, ticket.id)["lease_until"] for ticket in tickets]
+    assert leases[0] is None, "the first has ended"
+    for ticket, lease in list(zip(tickets, leases, strict=True))[1:]:
+        wait_for(
+            lambda t=ticket, was=lease: row(system.engine, t.id)["lease_until"] > was, what="a heartbeat"
+        )
+    first_worker.kill()
+    system.server.script()
+    system.worker()
+    system.wait_for_counts(done=3)
+    outcomes = [[a["outcome"] for a in attempts(system.engine, ticket.id)] for ticket in tickets]
+    assert outcomes == [["done"], ["crashed", "done"], ["crashed", "done"]]
+    assert violations(system.engine, [ticket.id for ticket in tickets]) == []
 
 
 def test_an_edit_is_judged_again_and_its_impact_reported(system: System, tmp_path: Path) -> None:

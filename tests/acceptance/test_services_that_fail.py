@@ -4,26 +4,33 @@ Each test says in how many seconds after the service is well again the last item
 of the acceptance settings (leases of 3 s, rings repeated after 3 s), not of the defaults, whose proportions are the same.
 """
 
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from uuid import UUID
 
 import pytest
 import redis
+from sqlalchemy import text
 
+from moderation.doorbell import Doorbell
 from moderation.errors import LedgerUnavailable
+from moderation.ledger import reading
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
-from producer.client import CHUNK
+from moderation.settings import LeaseSettings, QueueSettings
+from producer.client import CHUNK, Client
 from tests.acceptance.conftest import System
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, row
 from tests.support.waiting import wait_for
+from worker.sweeper import Sweeper
 
 SystemOf = Callable[[str, str], System]
 
@@ -40,14 +47,17 @@ def own_system(system_of: SystemOf, own_postgres: LocalPostgres, own_redis: Loca
 
 
 @contextmanager
-def asked(own_redis: LocalRedis) -> Iterator["redis.Redis[bytes]"]:
+def asked(own_redis: LocalRedis) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(own_redis.url, socket_timeout=10) as client:
         yield client
 
 
 def submitted(system: System, count: int, *, name: str = "i") -> list[UUID]:
-    """Images of their own, submitted one by one."""
-    return [system.client.submit(system.image(f"{name}{n}", (n, n, n)), POLICY).id for n in range(count)]
+    """Images that are each judged for themselves, though they may look alike."""
+    return [
+        system.client.submit(system.image(f"{name}{n}", (n, n, n)), POLICY, reuse=False).id
+        for n in range(count)
+    ]
 
 
 def judged_within(system: System, seconds: float, accepted: list[UUID]) -> None:
@@ -84,7 +94,7 @@ def test_a_redis_killed_without_persistence_is_found_again(own_system: System, o
         full_hand(system)
         own_redis.kill()
         own_redis.restart()
-        accepted.append(system.client.submit(system.image(f"after-{round_}"), POLICY).id)
+        accepted += submitted(system, 1, name=f"after-{round_}-")
         judged_within(system, 12, accepted)
 
 
@@ -108,14 +118,14 @@ def test_a_redis_that_refuses_writes_keeps_nothing_from_being_accepted(
     assert worker.process.poll() is None, "the same worker, with its model loaded"
 
 
-def refuse(client: "redis.Redis[bytes]", fault: str) -> None:
+def refuse(client: redis.Redis, fault: str) -> None:
     if fault == "read-only":
         client.replicaof("127.0.0.1", "1")  # a replica of a primary that is not there, as after a failover
     else:
         client.config_set("maxmemory", 1)
 
 
-def relent(client: "redis.Redis[bytes]", fault: str) -> None:
+def relent(client: redis.Redis, fault: str) -> None:
     if fault == "read-only":
         client.replicaof("NO", "ONE")
     else:
@@ -149,6 +159,10 @@ def answered(system: System) -> int:
     return sum(r.image is not None and r.outcome == "answered" for r in system.server.requests)
 
 
+def at_least(system: System, count: int) -> bool:
+    return answered(system) >= count
+
+
 def test_answers_that_came_while_postgres_was_down_are_written_and_not_asked_for_again(
     own_system: System, own_postgres: LocalPostgres
 ) -> None:
@@ -178,7 +192,7 @@ def test_a_postgres_stopped_at_once_time_and_again_loses_nothing(
     system.server.script(default={"latency_s": 0.05})
     accepted = submitted(system, 150)
     for wanted in (30, 70, 110):
-        wait_for(lambda wanted=wanted: answered(system) >= wanted, what=f"{wanted} answers")
+        wait_for(partial(at_least, system, wanted), what=f"{wanted} answers")
         start_again(own_postgres, system)
     judged_within(system, 15, accepted)
     # A claim whose reply was lost costs a lease; an answer is thrown away only where its claim was.
@@ -210,3 +224,57 @@ def test_submitting_without_postgres_is_one_error_and_leaves_nothing_half_writte
     assert len(accepted) == CHUNK
     assert system.counts() == {"queued": CHUNK + 1}
     assert violations(system.engine, [*accepted, ticket.id]) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_sweeper_that_dies_or_freezes_while_it_rings_is_replaced(
+    own_system: System, end: signal.Signals
+) -> None:
+    """It holds the lock of all sweepers: Postgres takes it away at once from a dead one, in 10 s from a frozen one."""
+    system = own_system
+    sleeper = system.worker(VETLINE_FAULT="before_ring=sleep:60")
+    with Client(system.env["DATABASE_URL"], None) as quiet:  # without Redis, the sweeper alone rings
+        accepted = [quiet.submit(system.image("a"), POLICY).id]
+    wait_for(lambda: sweepers(system), what="the sweeper to stand in the middle of a ring")
+    other = system.worker()
+    sleeper.send(end)
+    judged_within(system, 3 if end is signal.SIGKILL else 15, accepted)
+    assert row(system.engine, accepted[0])["worker"] == "w2"
+    assert other.process.poll() is None
+
+
+def sweepers(system: System) -> int:
+    """How many hold the lock of all sweepers outside a statement."""
+    held = text("""
+        SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory' AND granted AND state = 'idle in transaction'
+    """)
+    with system.engine.connect() as connection:
+        return int(connection.execute(held).scalar_one())
+
+
+def test_of_many_sweepers_one_rings_each_row(own_system: System, own_redis: LocalRedis) -> None:
+    system = own_system
+    lease, queue = LeaseSettings(), QueueSettings(sweep_s=0.02)
+    with ExitStack() as stack:
+        stack.callback((doorbell := Doorbell(own_redis.url)).close)
+        for name in ("s1", "s2", "s3"):
+            sweeper = Sweeper(system.engine, doorbell, worker=name, lease=lease, queue=queue)
+            sweeper.start()
+            stack.callback(sweeper.stop)
+        with Client(system.env["DATABASE_URL"], None) as quiet:
+            quiet.submit_many([f"https://images.test/{n}.jpg" for n in range(500)], POLICY)
+        wait_for(lambda: rung(system) >= 500, what="500 rings")
+        swept_at = time.time()
+        wait_for(lambda: last_swept(system) > swept_at + 0.2, what="some sweeps more")
+    assert rung(system) == 500
+    with asked(own_redis) as client:
+        assert client.llen("vetline") == 500
+
+
+def rung(system: System) -> int:
+    return int((reading.last_sweep(system.engine) or {"rung": 0})["rung"])
+
+
+def last_swept(system: System) -> float:
+    return time.time() - float((reading.last_sweep(system.engine) or {"age_s": math.inf})["age_s"])

@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 from moderation.assessment import Submission
 from moderation.errors import HostUnavailable, LedgerUnavailable, NotFound, RuntimeUnavailable, UnknownPolicy
 from moderation.ledger import migrate, reading
-from moderation.ledger.claim import beat, claim
+from moderation.ledger.claim import beat, claim, defer_suspects
 from moderation.ledger.ending import Ending, fail, give_back, record, try_later
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import load_revision, pin
@@ -283,3 +283,14 @@ def test_an_absent_postgres_is_one_clear_error() -> None:
     engine = open_ledger("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(LedgerUnavailable, match="Postgres"):
         reading.counts(engine)
+
+
+def test_suspects_are_left_out_where_asked_and_ring_again_soon(ledger: Engine) -> None:
+    dead = claimed(ledger, lease_s=-1)
+    expire(ledger, worker="sweeper", max_crashes=10)
+    rung(ledger)
+    assert claim(ledger, [dead.id], worker="w1", lease_s=45, suspect=1) == []
+    assert defer_suspects(ledger, [dead.id], suspect=1, delay_s=0)
+    assert not defer_suspects(ledger, [dead.id], suspect=2, delay_s=0)
+    assert [due.id for due in rung(ledger)] == [dead.id]
+    assert claim(ledger, [dead.id], worker="w1", lease_s=45, suspect=2)[0].crashes == 1
