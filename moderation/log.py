@@ -5,6 +5,7 @@ import sys
 
 import structlog
 
+from moderation.redaction import redact_event
 from moderation.settings import LogSettings
 
 
@@ -16,6 +17,7 @@ def configure_logging(settings: LogSettings | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        redact_event,
     ]
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
