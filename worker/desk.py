@@ -32,7 +32,7 @@ log = structlog.get_logger()
 _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
 
-_DOCK_TAKEN_S = 1.0  # a trial takes a fraction of that once its process runs
+_DOCK_WAIT_S = 3.0  # a trial takes a fraction of that once its process runs
 
 Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
 
@@ -119,9 +119,9 @@ class Desk:
         if suspects:
             return take()
         claims = take(suspect=suspect)
-        if not claims:
-            defer_suspects(self._engine, [id_], suspect=suspect, delay_s=_DOCK_TAKEN_S)
-        return claims
+        if claims or not defer_suspects(self._engine, [id_], suspect=suspect, delay_s=_DOCK_WAIT_S):
+            return claims
+        return take() if self._dock.enter(_DOCK_WAIT_S) else []
 
     def _is_suspect(self, item: Claim) -> bool:
         return item.crashes >= self._lease.suspect_crashes

@@ -21,6 +21,11 @@ class Dock:
         finally:
             self.leave()
 
+    def enter(self, timeout_s: float) -> bool:
+        """Inside the block of a thread that did not find it free: wait for it."""
+        self._mine.held = self._free.acquire(timeout=timeout_s)
+        return bool(self._mine.held)
+
     def leave(self) -> None:
         """Free it for others, if this thread has it."""
         if self._mine.held:

@@ -89,9 +89,10 @@ def add(
 ) -> None:
     """Check a policy file and make it the policy's next revision."""
     policy = _read(file)
+    who = _plain("--by", by if by is not None else _login())
+    why = _plain("--reason", reason) if reason else ""
     with opened_ledger() as engine:
-        who = _plain("--by", by if by is not None else _login())
-        added = registry.add(engine, policy, by=who, reason=_plain("--reason", reason) if reason else "")
+        added = registry.add(engine, policy, by=who, reason=why)
     _warn(added.policy)
     if as_json:
         told = {"policy": added.policy.ref, "added": added.new, "warnings": warnings(added.policy)}

@@ -147,10 +147,10 @@ def test_many_images_under_several_policies_stay_together_over_the_ends_of_chunk
     ],
 )
 def test_policies_that_cannot_stand_together_are_refused(
-    client: Client, policies: list[str], key: str | None, said: str
+    policies: list[str], key: str | None, said: str
 ) -> None:
     with pytest.raises(InvalidSubmission, match=said):
-        client.submit_under("https://images.test/1.jpg", policies, key=key)
+        Client.check_under(policies, uri="https://images.test/1.jpg", key=key)
 
 
 def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Client) -> None:
