@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from moderation.assessment import Submission, Ticket
 from moderation.cli.main import SOME_FAILED
 from moderation.cli.opening import check_tables
-from moderation.cli.output import print_json, print_jsonl, talk
+from moderation.cli.output import print_json, print_jsonl, progress_bar, talk
 from moderation.errors import InvalidSubmission
 from moderation.ledger.engine import open_ledger
 from moderation.services.desk import resolve
@@ -50,7 +48,7 @@ def enqueue(
         engine = open_ledger(services.database_url)
         check_tables(engine)
         engine.dispose()
-        with Client(services.database_url, services.redis_url) as client, _bar() as bar:
+        with Client(services.database_url, services.redis_url) as client, progress_bar() as bar:
             task = bar.add_task("enqueue", total=None)
 
             def told(done: Sequence[Ticket]) -> None:
@@ -87,17 +85,3 @@ def _report(total: Submitted, refused: list[str], as_json: bool) -> None:
         talk(f"refused: {line}")
     if refused:
         raise typer.Exit(SOME_FAILED)
-
-
-def _bar() -> Progress:
-    """A bar on a terminal; nothing where nobody looks."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )

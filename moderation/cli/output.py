@@ -7,6 +7,14 @@ from typing import Any
 
 from pydantic_core import to_json
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 Row = Mapping[str, Any]
@@ -15,6 +23,21 @@ Row = Mapping[str, Any]
 def talk(line: str) -> None:
     """One line for a person, on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr where that is a terminal; nothing where nobody looks. Time left where the total is known."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 def print_json(value: Any) -> None:

@@ -4,12 +4,10 @@ from collections import Counter
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from moderation.cli.main import SOME_FAILED
 from moderation.cli.opening import opened_ledger
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_table, progress_bar, talk
 from moderation.cli.reading import Json
 from moderation.errors import InvalidSubmission
 from moderation.ledger import impact as ledger
@@ -54,7 +52,7 @@ def reassess(
     choice = _choice(only, sample)
     name = batch or f"reassess-{policy}-{from_}-{to}"
     total = Reassessed()
-    with opened_ledger() as engine, _bar() as bar:
+    with opened_ledger() as engine, progress_bar() as bar:
         change = change_of(engine, policy, from_revision=from_, to_revision=to)
         task = bar.add_task("reassess", total=count_chosen(engine, change, choice))
         for page in judge_again(engine, change, choice, batch=name):
@@ -162,17 +160,3 @@ def _by_category(flip: str, categories: Counter[str]) -> list[str]:
 
 def _most_first(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _bar() -> Progress:
-    """A bar on a terminal; nothing where nobody looks."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
