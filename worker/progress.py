@@ -5,11 +5,9 @@ work: messages wait, there is room in hand, the gate is open, and for half a min
 consumer is made to reconnect; if that brings nothing either, the process ends, for its supervisor to start anew.
 """
 
-import os
-import signal
 import threading
 import time
-from enum import StrEnum
+from collections.abc import Callable
 
 import structlog
 
@@ -21,24 +19,19 @@ log = structlog.get_logger()
 _LOOK_EVERY_S = 2.0
 
 
-class Stall(StrEnum):
-    NONE = "none"
-    RECONNECT = "reconnect"
-    LEAVE = "leave"
-
-
 class Progress:
-    """A thread that looks; the hub's thread asks `stall` and acts, since only it may touch the consumer."""
+    """A thread that looks. Reconnecting is left to the hub's thread, since only that may touch the consumer."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, leave: Callable[[], None]) -> None:
+        """leave: ends this process in bounded time, whatever the hub's thread may hang on."""
         self._station = station
+        self._leave = leave
         self._starved_since: float | None = None
-        self._reconnected_at: float | None = (
-            None  # when a reconnection was asked for that has brought nothing yet
-        )
+        self._asked_at: float | None = None  # for a reconnection that has brought nothing yet
+        self._is_connected_anew = False  # since it was asked for
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        self.stall = Stall.NONE
+        self.reconnect_wanted = False
 
     def start(self) -> None:
         self._thread.start()
@@ -49,31 +42,40 @@ class Progress:
     def reconnected(self) -> None:
         """The consumer starts over, and so does its time."""
         self._starved_since = None
-        self.stall = Stall.NONE
-
-    def leave(self) -> None:
-        """End this process as an operator would: what is in hand finishes or is given back."""
-        log.critical("consumer_stalled_again", worker=self._station.settings.node)
-        os.kill(os.getpid(), signal.SIGTERM)
+        self._is_connected_anew = True
+        self.reconnect_wanted = False
 
     def _run(self) -> None:
-        while not self._stopped.wait(_LOOK_EVERY_S):
+        while not self._stopped.wait(min(_LOOK_EVERY_S, self._station.settings.stalled_s / 4)):
             self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
         taken_at = self._station.desk.taken_at
-        if self._reconnected_at is not None and taken_at > self._reconnected_at:
-            self._reconnected_at = None  # the reconnection helped
+        if self._asked_at is not None and taken_at > self._asked_at:
+            self._asked_at = None  # the reconnection helped
         if not self._starved():
             self._starved_since = None
             return
         if self._starved_since is None or taken_at > self._starved_since:
             self._starved_since = now
-        if now - self._starved_since < self._station.settings.stalled_s:
+        if now - self._starved_since >= self._patience_s:
+            self._act(now)
+
+    @property
+    def _patience_s(self) -> float:
+        """Twice as long for a reconnection under way: closing what does not answer takes a while, but not for ever."""
+        under_way = self._asked_at is not None and not self._is_connected_anew
+        return self._station.settings.stalled_s * (2 if under_way else 1)
+
+    def _act(self, now: float) -> None:
+        if self._asked_at is not None:
+            log.critical("consumer_stalled_again", worker=self._station.settings.node)
+            self._leave()
             return
-        self.stall = Stall.RECONNECT if self._reconnected_at is None else Stall.LEAVE
-        self._reconnected_at = now
+        log.error("consumer_stalled", worker=self._station.settings.node)
+        self._asked_at, self._is_connected_anew = now, False
         self._starved_since = None
+        self.reconnect_wanted = True
 
     def _starved(self) -> bool:
         """Whether work waits that this worker could take."""

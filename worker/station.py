@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
@@ -27,12 +28,15 @@ from worker.trial import Trial
 
 log = structlog.get_logger()
 
+_GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
+
 
 class Station:
     """Everything that a worker process runs besides Celery."""
 
     def __init__(self, database_url: str, redis_url: str, settings: WorkerSettings) -> None:
         self.settings = settings
+        self._closing = threading.Event()
         self._lease = LeaseSettings()
         self._engine = open_ledger(database_url)
         self._doorbell = Doorbell(redis_url)
@@ -55,13 +59,14 @@ class Station:
     def work(self, id_: UUID) -> str:
         return self.desk.work(id_)
 
-    def close(self) -> None:
+    def close(self, *, exit_code: int = 0) -> None:
         """Take nothing more, and make sure that this process is gone in time: what hangs is given back."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
         self.desk.close()
         self.gate.stop()
-        timer = threading.Timer(self.settings.drain_s, self._leave)
-        timer.daemon = True
-        timer.start()
+        _later(self.settings.drain_s, self._leave, exit_code)
 
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
@@ -89,8 +94,15 @@ class Station:
             return None
         return find_known(self._engine, view.pixels_sha256, claim.policy_revision_id, basis)
 
-    def _leave(self) -> None:
+    def _leave(self, exit_code: int) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""
+        _later(_GIVE_BACK_S, os._exit, exit_code)
         given = self.desk.give_back_all()
         log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
-        os._exit(0)
+        os._exit(exit_code)
+
+
+def _later(seconds: float, act: Callable[[int], object], exit_code: int) -> None:
+    timer = threading.Timer(seconds, act, (exit_code,))
+    timer.daemon = True
+    timer.start()

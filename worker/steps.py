@@ -6,11 +6,13 @@ from typing import Any
 import redis
 from celery import Celery, bootsteps
 from celery.signals import worker_shutting_down
+from celery.worker import state as celery_state
 
-from worker.progress import Progress, Stall
+from worker.progress import Progress
 from worker.station import Station
 
 _LOOK_EVERY_S = 0.25
+_STALLED = 75  # EX_TEMPFAIL; 0 would tell a supervisor that all is done
 
 
 class Shift:
@@ -24,7 +26,7 @@ class Shift:
 
     def begin(self) -> None:
         self.station = self._make_station()
-        self.progress = Progress(self.station)
+        self.progress = Progress(self.station, self.leave)
         worker_shutting_down.connect(self.closing, weak=False)
         self.station.start()
         self.progress.start()
@@ -33,6 +35,14 @@ class Shift:
         if self.progress is not None and self.station is not None:
             self.progress.stop()
             self.station.close()
+
+    def leave(self) -> None:
+        """End the worker as SIGTERM does, from any thread, but so that a supervisor starts it anew."""
+        if self.station is not None:
+            self.station.close(exit_code=_STALLED)
+        self.closing()
+        # The hub's thread looks at it in each of its rounds; its stubs know the initial None alone.
+        celery_state.should_stop = _STALLED  # type: ignore[assignment]
 
     def end(self) -> None:
         if self.station is not None:
@@ -85,10 +95,8 @@ def _look(consumer: Any, shift: Shift) -> None:
     if station is None or progress is None or consumer.task_consumer is None:
         return
     _follow_gate(consumer, shift.queue, wanted=station.gate.is_open)
-    stall, progress.stall = progress.stall, Stall.NONE
-    if stall is Stall.LEAVE:
-        progress.leave()
-    elif stall is Stall.RECONNECT:
+    if progress.reconnect_wanted:
+        progress.reconnect_wanted = False
         # One of the errors that the hub lets through to the consumer, which then connects anew.
         raise redis.ConnectionError("messages wait and none arrive: connecting anew")
 

@@ -85,6 +85,7 @@ class Trial:
                 [sys.executable, "-m", "worker.trial_child", self._settings.model_dump_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                process_group=0,  # a Ctrl-C at the terminal is the worker's to handle
             )
             assert self._child.stdout is not None
             overtime = threading.Timer(_START_S, self._child.kill)

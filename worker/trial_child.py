@@ -1,11 +1,16 @@
 """The observed child of a trial: reads one suspect a line, walks the path, writes one answer a line.
 
-Ends when its standard input does, so it does not outlive its worker.
+Ends when its standard input does, also in the middle of an item, so it does not outlive its worker. A supervisor may
+send SIGTERM to all of a service's processes at once: it is the worker's to heed, since a death here condemns the item.
 """
 
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 from moderation.errors import VetlineError
@@ -18,13 +23,28 @@ from worker.tools import Tools, make_tools
 
 
 def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     configure_logging()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not pass for an answer
     tools = make_tools(WorkerSettings.model_validate_json(sys.argv[1]))
     print("ready", file=answers, flush=True)
-    for line in sys.stdin:
+    for line in _requests():
         print(json.dumps(_answer(json.loads(line), tools)), file=answers, flush=True)
+
+
+def _requests() -> Iterator[str]:
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), name="requests", daemon=True).start()
+    while True:
+        yield lines.get()
+
+
+def _read(lines: SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        lines.put(line)
+    os._exit(0)  # the worker is gone, and nobody wants the answer that is being worked on
 
 
 def _answer(request: dict[str, Any], tools: Tools) -> dict[str, Any]:

@@ -31,7 +31,9 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
         reaching_postgres(),
         engine.execution_options(isolation_level="READ COMMITTED").begin() as connection,
     ):
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # an index on a full ledger takes its time
+        connection.execute(
+            text("SET LOCAL statement_timeout = 0")
+        )  # an index on a full ledger takes its time
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})
         config.attributes["connection"] = connection
         command.upgrade(config, revision)

@@ -17,7 +17,9 @@ def asked(system: System) -> int:
 
 def test_known_pixels_are_judged_once_unless_it_is_said_otherwise(system: System) -> None:
     worker = system.worker()
-    one, two, other = (system.image(*named) for named in (("one", (9, 9, 9)), ("two", (9, 9, 9)), ("x", (9, 9, 8))))
+    one, two, other = (
+        system.image(*named) for named in (("one", (9, 9, 9)), ("two", (9, 9, 9)), ("x", (9, 9, 8)))
+    )
     first = system.client.submit(one, POLICY)
     system.wait_for_counts(done=1)
     assert asked(system) == 1

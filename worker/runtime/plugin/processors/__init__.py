@@ -1,0 +1,1 @@
+"""For SGLANG_EXTERNAL_MM_PROCESSOR_PACKAGE=worker.runtime.plugin.processors."""
