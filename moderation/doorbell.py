@@ -48,7 +48,7 @@ class Doorbell:
 
     def __init__(self, redis_url: str, settings: QueueSettings | None = None) -> None:
         self._settings = settings or QueueSettings()
-        self._queue = self._settings.key_prefix + self._settings.name
+        self._queues = tuple(self._settings.key_prefix + name for name in self._settings.names)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
         try:
             self._redis = redis.Redis.from_url(
@@ -62,32 +62,32 @@ class Doorbell:
             raise BadSetting("REDIS_URL is not a Redis URL") from exc
 
     def depth(self) -> int:
-        """Messages waiting in the queue. Raises BrokerUnavailable."""
+        """Messages waiting, in both queues. Raises BrokerUnavailable."""
         with _reaching_redis():
-            return int(self._redis.llen(self._queue))
+            return sum(int(self._redis.llen(queue)) for queue in self._queues)
 
     def waiting(self) -> list[UUID]:
-        """The assessments that messages in the queue name. Raises BrokerUnavailable."""
+        """The assessments that messages in the queues name. Raises BrokerUnavailable."""
         with _reaching_redis():
-            messages = self._redis.lrange(self._queue, 0, -1)
+            messages = [message for queue in self._queues for message in self._redis.lrange(queue, 0, -1)]
         return [id_ for message in messages if (id_ := _named_in(message)) is not None]
 
     def ring(self, calls: Sequence[Call]) -> int:
-        """Push a message for each call, and say how deep the queue then is. Raises BrokerUnavailable.
+        """Push a message for each call, and say how deep the queues then are. Raises BrokerUnavailable.
 
-        Urgent calls (high priority, or freed from a dead worker) go to the end that workers read next.
+        Urgent calls (high priority, or freed from a dead worker) go into a queue of their own, of which workers
+        read every other message: they pass whatever waits, in their own order, and starve nobody.
         Siblings, one image under several policies, are rung by the first of them: with it all are claimed.
         """
         calls = _one_each(calls)
-        urgent = [self._message(call) for call in calls if call.priority == 0 or call.crashes]
-        others = [self._message(call) for call in calls if not (call.priority == 0 or call.crashes)]
-        depth = 0
-        with _reaching_redis():
-            if others:
-                depth = int(self._redis.lpush(self._queue, *others))
-            if urgent:
-                depth = int(self._redis.rpush(self._queue, *reversed(urgent)))
-        return depth
+        urgent, others = self._queues
+        with _reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+            for queue, is_urgent in ((urgent, True), (others, False)):
+                if messages := [self._message(call) for call in calls if _is_urgent(call) is is_urgent]:
+                    pipe.lpush(queue, *messages)
+                else:
+                    pipe.llen(queue)
+            return sum(int(depth) for depth in pipe.execute())
 
     def close(self) -> None:
         self._redis.close()
@@ -132,6 +132,10 @@ def _named_in(message: bytes | str) -> UUID | None:
         return UUID(headers["id"]) if headers["task"] == TASK else None
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _is_urgent(call: Call) -> bool:
+    return call.priority == 0 or call.crashes > 0
 
 
 def _one_each(calls: Sequence[Call]) -> list[Call]:

@@ -26,7 +26,7 @@ def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
         broker_connection_max_retries=None,  # Redis away is not a reason to drop a loaded model
         broker_channel_error_retry=True,  # a full Redis refuses writes; the worker stays
         broker_pool_limit=4,
-        task_queues=[Queue(settings.name, Exchange(""), routing_key=settings.name)],
+        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in settings.names],
         task_default_queue=settings.name,
         task_default_exchange="",
         task_default_routing_key=settings.name,

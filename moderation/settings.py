@@ -53,7 +53,7 @@ class QueueSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VETLINE_QUEUE_", frozen=True, extra="ignore")
 
-    name: str = "vetline"
+    name: str = "vetline"  # and NAME.urgent beside it
     key_prefix: str = ""  # for several installations on one Redis
     depth: int = Field(1000, gt=0)  # messages rung ahead: a second's work of 16 GPUs at 60 images/s
     # A row rung so long ago, not claimed, and its message not in the queue any more: the ring was lost. Workers claim
@@ -61,6 +61,11 @@ class QueueSettings(BaseSettings):
     ring_again_s: float = Field(8, gt=0)
     sweep_s: float = Field(1, gt=0)
     socket_timeout_s: float = Field(5, gt=0)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The queues' names: what is urgent, and the rest. Workers read them in turn."""
+        return f"{self.name}.urgent", self.name
 
 
 class LogSettings(BaseSettings):

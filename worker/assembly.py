@@ -15,7 +15,7 @@ def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None 
     settings = settings or WorkerSettings()
     app = make_app(redis_url)
     app.conf.worker_concurrency = settings.threads
-    shift = Shift(lambda: Station(database_url, redis_url, settings), QueueSettings().name)
+    shift = Shift(lambda: Station(database_url, redis_url, settings), QueueSettings().names)
     install(app, shift)
     register(app, shift)
     return app

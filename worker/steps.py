@@ -1,10 +1,12 @@
 """Where the worker's parts join Celery's start and stop: two bootsteps."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import redis
 from celery import Celery, bootsteps
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
@@ -18,13 +20,16 @@ _STALLED = 75  # EX_TEMPFAIL; 0 would tell a supervisor that all is done
 class Shift:
     """This process's station while the worker runs; made when Celery starts, for threads do not survive a fork."""
 
-    def __init__(self, make_station: Callable[[], Station], queue: str) -> None:
+    def __init__(self, make_station: Callable[[], Station], queues: tuple[str, ...]) -> None:
         self._make_station = make_station
-        self.queue = queue
+        self.queues = queues
         self.station: Station | None = None
         self.progress: Progress | None = None
 
     def begin(self) -> None:
+        # Celery advises at every reconnection to cancel what runs; what runs here has its claim in the ledger.
+        advice = r"\s*In Celery 5\.1 we introduced an optional breaking change"
+        warnings.filterwarnings("ignore", advice, CPendingDeprecationWarning)
         self.station = self._make_station()
         self.progress = Progress(self.station, self.leave)
         worker_shutting_down.connect(self.closing, weak=False)
@@ -83,7 +88,8 @@ def install(app: Celery, shift: Shift) -> None:
                 shift.progress.reconnected()
             if shift.station is None or not shift.station.gate.is_open:
                 # Before the loop asks for the first message: one that came in between would wait to ring again.
-                consumer.cancel_task_queue(shift.queue)
+                for queue in shift.queues:
+                    consumer.cancel_task_queue(queue)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
 
     app.steps["worker"].add(StationStep)
@@ -94,7 +100,8 @@ def _look(consumer: Any, shift: Shift) -> None:
     station, progress = shift.station, shift.progress
     if station is None or progress is None or consumer.task_consumer is None:
         return
-    _follow_gate(consumer, shift.queue, wanted=station.gate.is_open)
+    for queue in shift.queues:
+        _follow_gate(consumer, queue, wanted=station.gate.is_open)
     if progress.reconnect_wanted:
         progress.reconnect_wanted = False
         # One of the errors that the hub lets through to the consumer, which then connects anew.

@@ -24,7 +24,6 @@ AFTER_START = ("/freeze_gc",)
 RUNNING = 256  # requests decoding together: decoding reads the weights once a step, however many they serve
 PREFILL_TOKENS = 32768  # eight 640x480 images: the matrix products are large enough to be at full rate
 CONTEXT_TOKENS = 10240  # the longest prompt is 8,500 tokens, the answer 500
-CACHED_TOKENS = RUNNING * 4608  # what RUNNING requests of 640x480 with 500 tokens of answer need at once
 
 
 def flags(*, running: int = RUNNING, graph_flag: str = "--cuda-graph-bs-decode") -> tuple[str, ...]:
