@@ -52,6 +52,11 @@ def redact_uri(uri: str) -> str:
     return f"{scheme}:{_ELLIPSIS}" if scheme in ("http", "https", "s3", "file", "ftp") else _ELLIPSIS
 
 
+def without_secrets(uri: str) -> str:
+    """The URI to keep once it need not be fetched any more. A file's place is no secret, and opens nothing elsewhere."""
+    return uri if uri.startswith("file:") else redact_uri(uri)
+
+
 def redact_text(text: str) -> str:
     """Text, such as a foreign exception's, with every URI in it redacted."""
     return _IN_TEXT.sub(lambda match: redact_uri(match[0]), text)

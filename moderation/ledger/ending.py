@@ -14,7 +14,7 @@ from sqlalchemy import Engine, TextClause, text
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
 from moderation.ledger.engine import reaching_postgres
-from moderation.redaction import redact_uri
+from moderation.redaction import without_secrets
 from moderation.verdict import Ask, Verdict
 
 
@@ -90,7 +90,7 @@ def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> En
     values |= {"rating": judgement.rating.value, "rung": judgement.rung.value}
     values["sampling"] = _json(judgement.sampling)
     values["reused_from"] = verdict.reused_from
-    values["uri_without_secrets"] = redact_uri(claim.uri)
+    values["uri_without_secrets"] = without_secrets(claim.uri)
     values |= _attempt(claim, "done", worker, timings_ms=verdict.timings_ms, asks=judgement.asks)
     return _write(engine, _RECORD, values)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.ledger.engine import reaching_postgres, transaction
-from moderation.redaction import redact_uri
+from moderation.redaction import without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) 
     """Cancel up to `limit` assessments that no worker has claimed."""
     with transaction(engine) as connection:
         rows = connection.execute(_CANCEL, selection.values() | {"limit": limit}).all()
-        told = {row.id: shown for row in rows if (shown := redact_uri(row.uri)) != row.uri}
+        told = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
         if told:
             connection.execute(_REDACT, {"ids": list(told), "uris": list(told.values())})
     return [row.id for row in rows]

@@ -5,6 +5,8 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,17 @@ def first_screen() -> list[str]:
     return re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where other accounts may enter, as one clones: Postgres does not run as root, and pytest's folders are closed."""
+    with tempfile.TemporaryDirectory(prefix="vetline-readme-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.timeout(INSTALL_S + 200)
-def test_the_first_screen_does_what_it_says(tmp_path: Path) -> None:
-    copy = tmp_path / "vetline"
+def test_the_first_screen_does_what_it_says(folder: Path) -> None:
+    copy = folder / "vetline"
     shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
     env = {
         name: value for name, value in os.environ.items() if not name.startswith(("VETLINE_", "VIRTUAL_ENV"))
