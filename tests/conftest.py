@@ -1,6 +1,7 @@
 """Fixtures that every test may ask for. Nothing here is started before a test asks for it."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from tests.support.services import SessionPostgres, SessionRedis, running_postgres, running_redis
+
+# A run in a script's background ignores Ctrl-C, and so would everything that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _CONFIGURATION = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "LOG_LEVEL")
 
