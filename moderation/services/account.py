@@ -92,6 +92,8 @@ def _searching(entry: pwd.struct_passwd, hidden: Path) -> tuple[str, ...]:
         f"--reuid={entry.pw_uid}",
         f"--regid={entry.pw_gid}",
         "--clear-groups",
+        # Else access(2), by which initdb looks for its own programs, forgets the capability.
+        "--securebits=+no_setuid_fixup",
         f"--inh-caps=-all,+{capability}",
         f"--ambient-caps=-all,+{capability}",
     )
