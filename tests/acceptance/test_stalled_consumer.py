@@ -22,6 +22,7 @@ STALLED_S = 3.0
 LOOK_S = STALLED_S / 4  # how often the watch looks
 SOCKET_TIMEOUT_S = 1.0
 CLOSE_S = 3 * SOCKET_TIMEOUT_S  # of connections that do not answer: some of them one after the other
+DRAIN_S = 2.0
 NOTICED_S = STALLED_S + 2 * LOOK_S  # one look to see it starve, one to see that it still does
 
 
@@ -35,7 +36,7 @@ def proxy(redis_url: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def far_system(
-    system_of: Callable[[str, str], System], postgres_url: str, redis_url: str, proxy: Proxy
+    proxy: Proxy, system_of: Callable[[str, str], System], postgres_url: str, redis_url: str
 ) -> System:
     """A system that reaches its Redis through the proxy."""
     url = make_url(redis_url).set(port=proxy.port).render_as_string(hide_password=False)
@@ -44,7 +45,9 @@ def far_system(
 
 def watched_worker(system: System) -> RunningWorker:
     return system.worker(
-        VETLINE_WORKER_STALLED_S=str(STALLED_S), VETLINE_QUEUE_SOCKET_TIMEOUT_S=str(SOCKET_TIMEOUT_S)
+        VETLINE_WORKER_STALLED_S=str(STALLED_S),
+        VETLINE_WORKER_DRAIN_S=str(DRAIN_S),
+        VETLINE_QUEUE_SOCKET_TIMEOUT_S=str(SOCKET_TIMEOUT_S),
     )
 
 
@@ -87,16 +90,16 @@ def test_a_consumer_that_gets_nothing_connects_anew_and_goes_on(far_system: Syst
 def test_a_worker_that_gets_nothing_by_connecting_anew_ends_for_its_supervisor(
     far_system: System, proxy: Proxy, half_open: Callable[[bytes], bool]
 ) -> None:
-    """Whether it connects and gets nothing, or cannot even connect."""
+    """Whether it connects and gets nothing, or cannot even connect. Celery's thread may then hang in its own heartbeat."""
     system = far_system
     worker = watched_worker(system)
     assert proxy.swallow_replies(half_open, new_ones_too=True) >= 1
     accepted = submitted(system, "i", 6)
-    limit_s = 2 * (NOTICED_S + STALLED_S + CLOSE_S) + 2
+    limit_s = 2 * NOTICED_S + max(CLOSE_S, STALLED_S) + DRAIN_S + 3
     wait_for(lambda: worker.process.poll() is not None, timeout_s=limit_s, what="the worker's end")
     assert worker.process.returncode == 75, "not 0, which would tell a supervisor that all is done"
     assert worker.said('"consumer_stalled_again"')
-    assert worker.said('"worker_stopped"'), "it stopped as by SIGTERM"
+    assert worker.said('"worker_stopped"') or worker.said('"drain_timed_out"')
     assert system.counts() == {"queued": 6}
     proxy.swallow_replies(None)
     system.worker()
