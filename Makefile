@@ -70,10 +70,13 @@ $(INSTALLED): requirements/build.txt requirements/dev.txt pyproject.toml
 lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 	$(LOCK) requirements/redis.in --no-deps --output-file requirements/redis.txt
-	$(LOCK) pyproject.toml --extra worker --extra cpu --extra embedded --extra parquet --extra dev \
+	$(LOCK) pyproject.toml --extra worker --extra cpu --extra embedded --extra parquet --extra serve --extra plots \
+		--extra tracing --extra dev \
 		--output-file requirements/dev.txt
-	$(LOCK) pyproject.toml --extra worker --extra cpu --extra parquet --output-file requirements/worker.txt
-	$(LOCK) pyproject.toml --extra worker --extra parquet --extra gpu --output-file requirements/gpu.txt
+	$(LOCK) pyproject.toml --extra worker --extra cpu --extra parquet --extra serve --extra tracing \
+		--output-file requirements/worker.txt
+	$(LOCK) pyproject.toml --extra worker --extra parquet --extra serve --extra tracing --extra gpu \
+		--output-file requirements/gpu.txt
 
 .env: ## Make the passwords that docker-compose.yml asks for.
 	@umask 077; for name in POSTGRES REDIS FLOWER; do \
