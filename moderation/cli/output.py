@@ -1,8 +1,7 @@
 """How commands show rows: a table for a person, JSON for a program. Data on stdout, talk on stderr."""
 
-import csv
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -50,17 +49,6 @@ def print_jsonl(rows: Iterable[Row]) -> int:
     count = 0
     for row in rows:
         print(to_json(dict(row)).decode())  # noqa: T201 - as above
-        count += 1
-    return count
-
-
-def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> int:
-    """CSV with a header on stdout; values that are not plain are JSON. How many rows there were."""
-    writer = csv.writer(sys.stdout)
-    writer.writerow(columns)
-    count = 0
-    for row in rows:
-        writer.writerow([_plain(row.get(column)) for column in columns])
         count += 1
     return count
 
