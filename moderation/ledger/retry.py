@@ -36,6 +36,7 @@ _RETRY = text(f"""
     WITH chosen AS (
         SELECT a.id FROM assessment a
         WHERE a.state = 'failed' AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now()) AND {SELECTED}
+            AND a.cleared_at IS NULL -- its URI is gone
         LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     UPDATE assessment a SET

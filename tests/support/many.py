@@ -8,12 +8,14 @@ from moderation.ledger.engine import transaction
 _ASSESSMENTS = text("""
     INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, state, attempt,
                             charged, created_at, ended_at)
-    SELECT CAST(lpad(to_hex(1790000000000 + n), 12, '0') || '7000' || '8000' || lpad(to_hex(n), 12, '0') AS uuid),
+    SELECT CAST(lpad(to_hex(ms), 12, '0') || '7000' || '8000' || lpad(to_hex(n), 12, '0') AS uuid),
            'https://images.test/class-' || n % 20 || '/' || n || '.jpg', r.policy, r.id, 'k' || n, :batch, 1,
            jsonb_build_object('label', 'label ' || n % 7, 'n', n), 'done', 1, 1,
-           CAST(:start AS timestamptz) + n * interval '1 second',
-           CAST(:start AS timestamptz) + (n + 1) * interval '1 second'
-    FROM generate_series(CAST(:first AS bigint), :first + :rows - 1) AS n, policy_revision r
+           to_timestamp(ms / 1000), to_timestamp(ms / 1000 + 1)
+    FROM policy_revision r, (
+        SELECT n, 1000 * (extract(epoch FROM CAST(:start AS timestamptz))::bigint + n) AS ms
+        FROM generate_series(CAST(:first AS bigint), :first + :rows - 1) AS n
+    ) AS numbered
     WHERE r.policy = 'llavaguard-default'
 """)
 
