@@ -22,7 +22,7 @@ class Plan:
     workers: int = 4
     threads: int = 8
     lease_s: float = 30.0  # the default
-    latency_s: float = 0.15  # of the scripted judge: long enough for a kill to find work in hand
+    latency_s: float = 0.5  # of the scripted judge, about LlavaGuard's: a kill finds work in hand
     seed: int = 1
     limit_s: float = 1500.0
 
