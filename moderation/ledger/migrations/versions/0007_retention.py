@@ -6,7 +6,7 @@ Works while the previous release runs: the columns stay empty until somebody cle
 from alembic import op
 
 revision = "0007"
-down_revision = "0003"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
