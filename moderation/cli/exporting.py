@@ -56,6 +56,9 @@ def verdicts(
     ] = None,
     min_score: Annotated[float | None, typer.Option(help="P(unsafe) at least this, 0 to 1.")] = None,
     max_score: Annotated[float | None, typer.Option(help="P(unsafe) at most this, 0 to 1.")] = None,
+    current: Annotated[
+        bool, typer.Option("--current", help="Of an image that was judged again, the last verdict alone.")
+    ] = False,
     form: Annotated[
         Form | None, typer.Option("--format", help="By default what --output ends in, or table.")
     ] = None,
@@ -90,6 +93,7 @@ def verdicts(
             rating=_rating(unsafe, safe),
             category=category,
             scores=(min_score, max_score),
+            current=current,
         ),
         form=_form(form, output, as_json),
         output=output,
@@ -114,6 +118,7 @@ def chosen(
     rating: Rating | None = None,
     category: str | None = None,
     scores: tuple[float | None, float | None] = (None, None),
+    current: bool = False,
 ) -> Choice:
     """What was typed as what the ledger is asked for. Raises Misuse for what means nothing."""
     if category is not None and not _CATEGORY.fullmatch(category):
@@ -131,6 +136,7 @@ def chosen(
         category=category,
         score_from=scores[0],
         score_to=scores[1],
+        current=current or None,
     )
 
 

@@ -96,7 +96,7 @@ class Choice:
 
     since, until: when they were recorded; until is not included. policy: an id, any revision; with `revision`, one.
     category: an id such as O4. score_from, score_to: P(unsafe) as the model gave it, both included; a verdict that
-    has none is in no range.
+    has none is in no range. current: of an image that was judged again, the last verdict alone.
     """
 
     since: datetime | None = None
@@ -108,6 +108,7 @@ class Choice:
     category: str | None = None
     score_from: float | None = None
     score_to: float | None = None
+    current: bool | None = None
 
     @property
     def values(self) -> dict[str, Any]:
@@ -121,6 +122,8 @@ _OF_ASSESSMENT = {
     "revision": "r.revision = :revision",
     "batch": "a.batch = :batch",
 }
+# What waits to be judged again stands by the verdict that it has.
+_CURRENT = "EXISTS (SELECT FROM verdict_current c WHERE c.assessment_id = v.assessment_id)"
 _OF_VERDICT = {
     "since": "v.recorded_at >= :since",
     "until": "v.recorded_at < :until",
@@ -128,11 +131,13 @@ _OF_VERDICT = {
     "category": "split_part(v.category, ':', 1) = :category",
     "score_from": "v.p_unsafe >= :score_from",
     "score_to": "v.p_unsafe <= :score_to",
+    "current": _CURRENT,
 }
 # Where there is no verdict, the time that counts is that of the submission.
 _OF_EITHER = {
     "since": "coalesce(v.recorded_at, a.created_at) >= :since",
     "until": "coalesce(v.recorded_at, a.created_at) < :until",
+    "current": f"(v.assessment_id IS NULL AND a.reassesses IS NULL OR {_CURRENT})",
 }
 
 _VERDICTS = f"""

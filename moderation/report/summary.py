@@ -103,7 +103,9 @@ def make_report(
 
     group_by: "folder" or "metadata:KEY".
     """
-    told = [name for name in ("since", "until", "policy", "revision", "batch") if name in choice.values]
+    told = [
+        name for name in ("since", "until", "policy", "revision", "batch", "current") if name in choice.values
+    ]
     counts = Counts(**export.totals(connection, choice))
     batches = _grouping(connection, choice, "batch", warn_share)
     grouping = _grouping(connection, choice, group_by, warn_share) if group_by else None
