@@ -173,11 +173,13 @@ _CATEGORIES = f"""
     GROUP BY v.category, v.rating ORDER BY n DESC, name LIMIT :most
 """
 
-# What stands before the last slash; a data URI has no folder, and neither has one that was cleared.
+# What stands before the last slash; a data URI has no folder, and neither has one that was cleared. A URI that may
+# still be fetched may hold a password, which no report shows.
+_SHOWN = "CASE WHEN a.state = 'done' THEN a.uri ELSE vetline_shown(a.uri) END"
 _FOLDER = f"""
     CASE WHEN a.uri LIKE 'data:%' OR a.uri NOT LIKE '%/%' OR a.uri LIKE '%:{MARK}' THEN NULL
-         WHEN a.uri LIKE 'http%' THEN regexp_replace(split_part(split_part(a.uri, '?', 1), '#', 1), '/[^/]*$', '')
-         ELSE regexp_replace(a.uri, '/[^/]*$', '') END
+         WHEN a.uri LIKE 'http%' THEN regexp_replace(split_part(split_part({_SHOWN}, '?', 1), '#', 1), '/[^/]*$', '')
+         ELSE regexp_replace({_SHOWN}, '/[^/]*$', '') END
 """
 _GROUP = {"batch": "a.batch", "folder": _FOLDER, "metadata": "a.metadata ->> :label"}
 
