@@ -1,6 +1,8 @@
 """Drafts of statements of reasons, by the rules of the Transparency Database, and the mapping in a policy's file."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +138,16 @@ def test_a_mapping_changes_neither_prompt_nor_digest_and_survives_the_file() -> 
     assert mapped.at_revision(3).dsa == mapped.dsa
     assert "dsa: changed" in describe_diff(plain, mapped).lines
     assert "the model reads the same text" in describe_diff(plain, mapped).lines
+
+
+def test_the_mapping_that_the_documentation_shows_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+    (shown,) = (
+        block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if block.startswith("dsa:")
+    )
+    dsa = load(FILE + shown).dsa
+    assert dsa is not None
+    assert dsa.categories["O10"].law == "Gambling Act, section 5"
 
 
 def test_a_policy_without_a_mapping_is_stored_as_before() -> None:
