@@ -28,7 +28,8 @@ from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import Ending, fail, give_back, record, try_later
 from moderation.ledger.policies import PinnedPolicy, pin
-from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.selection import Selection
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import Due, expire, find_lost, ring_due
 from tests.support.conservation import violations

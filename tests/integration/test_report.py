@@ -13,7 +13,8 @@ from moderation.errors import NotFound
 from moderation.ledger.ending import fail, record
 from moderation.ledger.export import Choice, snapshot
 from moderation.ledger.retention import clear_uris
-from moderation.ledger.retry import Selection, cancel_queued
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from moderation.report.folder import write_report
 from moderation.report.summary import Report, make_report
 from moderation.verdict import Rating

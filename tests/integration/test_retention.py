@@ -20,7 +20,8 @@ from moderation.ledger.hold import Held, add_hold, holds, remove_hold
 from moderation.ledger.reassess import change_of, reassess
 from moderation.ledger.registry import add
 from moderation.ledger.retention import MonthCount, clear_raw, clear_uris
-from moderation.ledger.retry import Selection, retry_failed
+from moderation.ledger.retry import retry_failed
+from moderation.ledger.selection import Selection
 from moderation.policy import load_policy
 from moderation.verdict import Ask, Rung
 from tests.support.ledger import attempts, claimed, row, submitted, verdict

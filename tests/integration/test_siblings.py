@@ -18,7 +18,7 @@ from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.reading import story
+from moderation.ledger.story import story
 from moderation.ledger.sweep import Due, expire, ring_due
 from moderation.policy import builtin_policies
 from producer import Client
