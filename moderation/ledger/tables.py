@@ -231,6 +231,7 @@ class VerdictRow(SQLModel, table=True):
     reused_from: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     pdq: str | None = Field(default=None, sa_column=_text(nullable=True))
     pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
+    epoch: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
 
 
 class SweepRow(SQLModel, table=True):
