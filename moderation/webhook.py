@@ -60,7 +60,7 @@ def verdict_message(webhook: UUID, verdict: Published) -> Message:
     return Message(f"msg_{webhook.hex}_{verdict.assessment_id.hex}", to_json(content))
 
 
-def test_message(name: str) -> Message:
+def probe_message(name: str) -> Message:
     """One that says nothing but that endpoint and secret fit."""
     now = datetime.now(UTC)
     content = {"type": TEST, "timestamp": now, "data": {"webhook": name}}

@@ -13,7 +13,7 @@ from moderation.cursor import START
 from moderation.errors import InvalidUri, InvalidWebhook
 from moderation.ledger import deliveries, webhooks
 from moderation.ledger.feed import EVERYTHING, Filter
-from moderation.webhook import new_secret, sign, test_message
+from moderation.webhook import new_secret, probe_message, sign
 from tests.support.receiver import OK, Answer, Receiver, cut, drip, flood, hang, status
 from tests.support.recorded import record
 from tests.support.waiting import wait_for
@@ -131,7 +131,7 @@ def test_an_endless_answer_is_taken_for_its_status_and_read_no_further(
     receiver: Receiver, poster: Poster
 ) -> None:
     receiver.answer = flood
-    assert poster.post(receiver.url(), test_message("hook"), [receiver.secret]).error is None
+    assert poster.post(receiver.url(), probe_message("hook"), [receiver.secret]).error is None
     flooded = wait_for(lambda: receiver.flooded)
     assert flooded < 100_000_000  # what fits into the buffers between us; not the gigabyte
 
@@ -144,7 +144,7 @@ def test_a_redirect_to_loopback_or_an_address_that_is_not_public_is_never_asked(
         narrow = Poster(
             WebhookSettings(allow_hosts=(f"127.0.0.1:{receiver.port}",), allow_http=True, total_timeout_s=5)
         )
-        message = test_message("hook")
+        message = probe_message("hook")
         assert "redirects" in (narrow.post(receiver.url(), message, [receiver.secret]).error or "")
         for hidden in (inner.url(), f"http://localhost:{inner.port}/", "http://169.254.169.254/latest/"):
             assert "not public" in (narrow.post(hidden, message, [receiver.secret]).error or "")

@@ -14,7 +14,7 @@ from moderation.errors import InvalidWebhook
 from moderation.ledger import webhooks
 from moderation.ledger.feed import Filter
 from moderation.redaction import redact_uri
-from moderation.webhook import new_secret, test_message
+from moderation.webhook import new_secret, probe_message
 
 commands = typer.Typer()
 _webhook = typer.Typer(help="Endpoints that verdicts are sent to, signed and in order.", no_args_is_help=True)
@@ -113,8 +113,8 @@ def rotate(
     _print_secret(name, secret, as_json)
 
 
-@_webhook.command()
-def test(name: Name, as_json: Json = False) -> None:
+@_webhook.command("test")
+def probe(name: Name, as_json: Json = False) -> None:
     """Send a message that says nothing, now and from here; exit 1 where it is not taken."""
     from worker.webhooks.post import Poster
     from worker.webhooks.settings import WebhookSettings
@@ -124,7 +124,7 @@ def test(name: Name, as_json: Json = False) -> None:
         keys = webhooks.secrets_of(engine, endpoint.id)
     poster = Poster(WebhookSettings())
     try:
-        outcome = poster.post(endpoint.url, test_message(name), keys)
+        outcome = poster.post(endpoint.url, probe_message(name), keys)
     finally:
         poster.close()
     if as_json:
