@@ -143,7 +143,7 @@ class _Round:
 
     def _delay_s(self, outcome: Outcome) -> float:
         """The upper half of a doubling bound, and never sooner than the endpoint asked for."""
-        doubled = self._settings.retry_base_s * 2 ** min(self._failures, 30)
+        doubled = self._settings.retry_base_s * 2.0 ** min(self._failures, 30)
         bound_s = min(self._settings.retry_cap_s, doubled)
         jittered = bound_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         return max(jittered, outcome.retry_after_s or 0.0)
