@@ -76,6 +76,7 @@ class Station:
             return
         self._closing.set()
         self.desk.close()
+        self.herald.close()
         self.gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)
 

@@ -73,9 +73,12 @@ def feed(
             def stop(_number: int, _frame: FrameType | None) -> None:
                 opened.stop()
 
-            signal.signal(signal.SIGTERM, stop)
-            for verdicts in opened.batches(follow=follow):
-                _write(verdicts)
+            before = signal.signal(signal.SIGTERM, stop)
+            try:
+                for verdicts in opened.batches(follow=follow):
+                    _write(verdicts)
+            finally:
+                signal.signal(signal.SIGTERM, before)
 
 
 @_consumer.command("list")

@@ -60,11 +60,15 @@ class Herald:
         self._senders.submit(self._deliver, id_)
         return "accepted"
 
-    def stop(self) -> None:
-        """Let what is under way end; the rest waits for another worker."""
+    def close(self) -> None:
+        """Begin nothing more. Deliveries that are under way end, and the rest waits for another worker."""
         self._stopped.set()
         self._sender.stop()
         self._news.set()
+
+    def stop(self) -> None:
+        """Close, and wait for what is under way."""
+        self.close()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
         self._senders.shutdown(wait=True, cancel_futures=True)
