@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from moderation.cli.main import gather
+from moderation.cli import following
 from moderation.errors import InvalidConsumer, InvalidCursor, InvalidWebhook, VetlineError
 from tests.support.receiver import Receiver, status
 from tests.support.recorded import record
+from worker.webhooks import commands
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,11 @@ def receiver() -> Iterator[Receiver]:
 
 def vetline(*words: str, code: int = 0) -> str:
     """What it prints on stdout. Raises our own errors, which `main` says and turns into exit codes."""
-    done = CliRunner().invoke(gather(), words)
+    app = typer.Typer()  # without the root's callback, which sets up the logs of a process
+    for module in (following, commands):
+        app.registered_commands += module.commands.registered_commands
+        app.registered_groups += module.commands.registered_groups
+    done = CliRunner().invoke(app, words)
     if isinstance(done.exception, VetlineError):
         raise done.exception
     assert done.exit_code == code, done.output

@@ -24,8 +24,8 @@ from worker.webhooks.settings import WebhookSettings
 QUICK = WebhookSettings(
     allow_hosts=("127.0.0.0/8",),
     allow_http=True,
-    total_timeout_s=1,
-    silence_s=0.5,
+    total_timeout_s=0.5,
+    silence_s=0.3,
     connect_timeout_s=0.5,
     retry_base_s=0.01,
     retry_cap_s=0.05,
