@@ -4,12 +4,14 @@ import json
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from moderation.cursor import START
+from moderation.feed import Feed, FeedSettings
 from moderation.ledger import webhooks
 from moderation.ledger.feed import EVERYTHING
 from moderation.webhook import new_secret, sign
@@ -73,7 +75,14 @@ def test_verdicts_reach_an_endpoint_in_order_through_failures_a_kill_and_a_pause
         with system.engine.connect() as connection:
             return list(connection.execute(text("SELECT key FROM feed ORDER BY xid, seq")).scalars())
 
-    with Receiver() as receiver, Receiver(answer=hang) as hanging:
+    only_notified = FeedSettings(poll_s=90)
+    with (
+        Receiver() as receiver,
+        Receiver(answer=hang) as hanging,
+        Feed(database_url=system.env["DATABASE_URL"], settings=only_notified) as feed,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(lambda: next(feed.batches()))
         said = run(tmp_path, "webhook", "add", "takedown", receiver.url(), "--json")
         receiver.secret = json.loads(said.stdout)["secret"]
         hanging.secret = new_secret()
@@ -84,6 +93,7 @@ def test_verdicts_reach_an_endpoint_in_order_through_failures_a_kill_and_a_pause
         worker = system.worker(**_QUICK)
         judged(10, 0)
         wait_for(lambda: len(receiver.taken) >= 10, what="delivery")
+        assert waiting.result(30), "the worker told nobody that it had recorded"
         worker.kill()
         system.worker(**_QUICK | {"VETLINE_WEBHOOK_LEASE_S": "1"})
         with system.engine.connect() as connection:  # what the killed sender may still hold

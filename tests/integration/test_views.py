@@ -1,21 +1,28 @@
 """The views for those who query directly: their columns are kept, and they say what they are said to."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from moderation.cursor import START
 from moderation.errors import NotFound
+from moderation.feed import Feed
+from moderation.ledger.consumers import consumers
 from moderation.ledger.ending import fail
+from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import read
 from moderation.published import COLUMNS
 from tests.support.ledger import claimed, submitted
 from tests.support.recorded import record
 
 _KEPT = Path(__file__).with_name("view_columns.json")
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "consumers.md"
 _COLUMNS = text("""
     SELECT attname AS name, format_type(atttypid, atttypmod) AS type
     FROM pg_attribute WHERE attrelid = CAST(:view AS regclass) AND attnum > 0 ORDER BY attnum
@@ -108,3 +115,35 @@ def test_a_place_is_found_by_the_index_however_long_the_ledger_is(ledger: Engine
         shown = "\n".join(plan)
     assert "verdict_feed" in shown, shown
     assert "Sort" not in shown, shown
+
+
+@pytest.fixture
+def curator(ledger: Engine) -> Iterator[Engine]:
+    """A role with the grants of docs/consumers.md, as they stand there, and nothing else."""
+    (grants,) = re.findall(r"```sql\n(.*?)```", _DOCUMENT.read_text(), flags=re.DOTALL)
+    role = f"curator_{ledger.url.database}"  # roles are the cluster's
+    with ledger.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD 'test'"))
+        connection.execute(text(grants.replace("curator", role)))
+    engine = open_ledger(ledger.url.set(username=role, password="test").render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+    with ledger.connect() as connection:
+        connection.execute(text(f"DROP OWNED BY {role}"))
+        connection.execute(text(f"DROP ROLE {role}"))
+
+
+def test_the_documented_grants_are_enough_for_the_feed_and_show_no_secret(
+    ledger: Engine, curator: Engine
+) -> None:
+    with ledger.connect() as connection:
+        record(connection, 3)
+    with Feed(consumer="c", database_url=curator.url.render_as_string(hide_password=False)) as feed:
+        assert [len(batch) for batch in feed.batches(follow=False)] == [3]
+    assert [row["behind_s"] for row in consumers(curator)] == [None]
+    assert rows(curator, "SELECT * FROM unassessed") == []
+    for hidden in ("webhook_secret", "webhook", "attempt", "assessment"):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            rows(curator, f"SELECT * FROM {hidden}")
+    with pytest.raises(DBAPIError, match="permission denied"):
+        rows(curator, "SELECT raw_output FROM verdict")
