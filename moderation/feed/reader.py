@@ -221,12 +221,15 @@ class Feed:
         self.acknowledge(self._place)
 
     def _wait(self) -> None:
+        poll_s = self._settings.poll_s
+        if self._name is not None:
+            poll_s = min(poll_s, _RENEW_AT * self._settings.lease_s)  # the name is to be kept meanwhile
         if self._name is not None and self._reader is None:
-            self._closed.wait(min(self._settings.poll_s, self._settings.lease_s / 4))
+            self._closed.wait(poll_s)
         elif self._unsettled:
             self._closed.wait(self._settings.settle_s)
         else:
-            self._ear.wait(self._settings.poll_s)
+            self._ear.wait(poll_s)
 
     def _lose(self) -> None:
         self._reader = self._given = None
