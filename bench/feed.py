@@ -76,10 +76,12 @@ def run(database_url: str, folder: Path, *, kills: int, verdicts: int, pace_s: f
         by_number = pool.submit(_follow_the_number, engine, over)
         writers = [pool.submit(_write, engine, n, verdicts // WRITERS, pace_s) for n in range(WRITERS)]
         written = verdicts // WRITERS * WRITERS
-        files = [_killed(database_url, folder / f"{n}.jsonl", random.Random(n)) for n in range(kills)]
-        for writer in writers:
-            writer.result()
-        over.set()
+        try:
+            files = [_killed(database_url, folder / f"{n}.jsonl", random.Random(n)) for n in range(kills)]
+            for writer in writers:
+                writer.result()
+        finally:
+            over.set()
         counted = by_number.result()
     files.append(folder / "last.jsonl")
     _read_out(database_url, files[-1])
