@@ -3,6 +3,7 @@
     VetlineError
     ├── Misuse            the caller's mistake; nothing was accepted
     │   ├── UnknownPolicy, PolicyError, InvalidSubmission, BadSource, BadSetting
+    │   ├── InvalidCursor, InvalidConsumer, InvalidWebhook
     ├── Transient         tried again after a growing, jittered delay, up to a limit
     │   ├── HostUnavailable, RateLimited, DecodeTimeout, JudgeTimeout, RuntimeFault, Defect
     ├── Permanent         failed at once
@@ -11,6 +12,7 @@
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
     │   ├── RuntimeUnavailable, DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
+    │   ├── ConsumerTaken, DatabaseRestored
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -66,6 +68,24 @@ class BadSetting(Misuse):
     """A setting or flag whose value cannot be used."""
 
     code = "bad_setting"
+
+
+class InvalidCursor(Misuse):
+    """A text that is no cursor of the feed, or one of another database."""
+
+    code = "invalid_cursor"
+
+
+class InvalidConsumer(Misuse):
+    """A consumer's name that cannot be used, is not known, or stands for another filter."""
+
+    code = "invalid_consumer"
+
+
+class InvalidWebhook(Misuse):
+    """An endpoint that cannot be added, or none of that name."""
+
+    code = "invalid_webhook"
 
 
 class Transient(VetlineError):
@@ -238,6 +258,18 @@ class ServiceMissing(Unavailable):
     """No Postgres or Redis is configured and none can be started here; the message says how to get one."""
 
     code = "service_missing"
+
+
+class ConsumerTaken(Unavailable):
+    """Another process reads under this consumer's name now; what was not acknowledged comes to it again."""
+
+    code = "consumer_taken"
+
+
+class DatabaseRestored(Unavailable):
+    """The database came from another cluster, and its transaction ids with it: `vetline db upgrade` begins an epoch."""
+
+    code = "database_restored"
 
 
 class Poison(VetlineError):

@@ -54,6 +54,7 @@ class Desk:
         self._closing = threading.Event()
         self.hand = Hand()
         self._dock = Dock()
+        self.on_recorded: Callable[[], object] = lambda: None  # called once a verdict is committed
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
 
@@ -161,6 +162,7 @@ class Desk:
         verdict = self._assess(item, subject, self._policy(item.policy_revision_id), clock)
         faults.at("before_record", item.uri)
         ending = self._write(lambda: record(self._engine, item, verdict, worker=self._worker))
+        self.on_recorded()
         faults.at("after_record", item.uri)
         return ending, verdict.judgement.rating.value.lower()
 

@@ -25,6 +25,8 @@ from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
 from worker.tools import make_tools
 from worker.trial import Trial
+from worker.webhooks.herald import Herald
+from worker.webhooks.settings import WebhookSettings
 
 log = structlog.get_logger()
 
@@ -34,7 +36,14 @@ _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leas
 class Station:
     """Everything that a worker process runs besides Celery."""
 
-    def __init__(self, database_url: str, redis_url: str, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        redis_url: str,
+        settings: WorkerSettings,
+        ring_webhook: Callable[[UUID], None] = lambda _: None,
+    ) -> None:
+        """ring_webhook: sends the message that names an endpoint which is due; by default other workers do."""
         self.settings = settings
         self._closing = threading.Event()
         self._lease = LeaseSettings()
@@ -46,13 +55,15 @@ class Station:
         self.desk = Desk(
             self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
         )
+        self.herald = Herald(self._engine, ring_webhook, WebhookSettings(), worker=settings.node)
+        self.desk.on_recorded = self.herald.recorded
         self._heartbeat = Heartbeat(self._engine, self.desk.hand, self._lease)
         self._sweeper = Sweeper(
             self._engine, self._doorbell, worker=settings.node, lease=self._lease, queue=QueueSettings()
         )
 
     def start(self) -> None:
-        for part in (self.gate, self._heartbeat, self._sweeper):
+        for part in (self.gate, self._heartbeat, self._sweeper, self.herald):
             part.start()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
 
@@ -65,12 +76,13 @@ class Station:
             return
         self._closing.set()
         self.desk.close()
+        self.herald.close()
         self.gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)
 
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
-        for part in (self._sweeper, self._heartbeat, self._trial):
+        for part in (self.herald, self._sweeper, self._heartbeat, self._trial):
             part.stop()
         self._tools.close()
         self._doorbell.close()
