@@ -21,6 +21,7 @@ from worker.desk import Desk
 from worker.gate import Gate
 from worker.heartbeat import Heartbeat
 from worker.images.picture import View
+from worker.readiness import Readiness
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
 from worker.tools import make_tools
@@ -28,6 +29,7 @@ from worker.trial import Trial
 
 log = structlog.get_logger()
 
+DRAINING = "draining"  # on the board, until the end
 _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
 
 
@@ -36,13 +38,14 @@ class Station:
 
     def __init__(self, database_url: str, redis_url: str, settings: WorkerSettings) -> None:
         self.settings = settings
+        self.board = Readiness()
         self._closing = threading.Event()
         self._lease = LeaseSettings()
         self._engine = open_ledger(database_url)
         self._doorbell = Doorbell(redis_url)
         self._tools = make_tools(settings)
         self._trial = Trial(settings)
-        self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check)
+        self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check, board=self.board)
         self.desk = Desk(
             self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
         )
@@ -64,6 +67,7 @@ class Station:
         if self._closing.is_set():
             return
         self._closing.set()
+        self.board.wait_for(DRAINING, "told to stop: finishes what is in hand and takes nothing more")
         self.desk.close()
         self.gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)

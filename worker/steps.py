@@ -14,6 +14,7 @@ from worker.progress import Progress
 from worker.station import Station
 
 _LOOK_EVERY_S = 0.25
+_QUEUE = "queue"  # on the board
 _STALLED = 75  # EX_TEMPFAIL; 0 would tell a supervisor that all is done
 
 
@@ -31,6 +32,7 @@ class Shift:
         advice = r"\s*In Celery 5\.1 we introduced an optional breaking change"
         warnings.filterwarnings("ignore", advice, CPendingDeprecationWarning)
         self.station = self._make_station()
+        self.station.board.wait_for(_QUEUE, "connects to Redis")
         self.progress = Progress(self.station, self.leave)
         worker_shutting_down.connect(self.closing, weak=False)
         self.station.start()
@@ -91,6 +93,13 @@ def install(app: Celery, shift: Shift) -> None:
                 for queue in shift.queues:
                     consumer.cancel_task_queue(queue)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
+            if shift.station is not None:
+                shift.station.board.clear(_QUEUE)
+
+        def stop(self, consumer: Any) -> None:
+            """Before each reconnection, and at the end."""
+            if shift.station is not None:
+                shift.station.board.wait_for(_QUEUE, "connects to Redis")
 
     app.steps["worker"].add(StationStep)
     app.steps["consumer"].add(GateStep)
