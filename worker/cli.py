@@ -24,6 +24,7 @@ def worker(
     """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
     # Celery and the judges are loaded here, not when `vetline --help` is asked for.
     from worker.assembly import assemble
+    from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
     given = {"judge": judge, "concurrency": concurrency, "name": name, "sglang_url": sglang_url}
@@ -34,6 +35,7 @@ def worker(
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         raise BadSetting(f"{first['loc'][0]}: {first['msg']}") from None
+    preflight(settings)
     with resolve(need_redis=True) as services:
         engine = open_ledger(services.database_url)
         check_tables(engine)

@@ -28,7 +28,9 @@ from moderation.services.announcement import announced
 from moderation.services.desk import Services, resolve
 from moderation.settings import ServiceSettings
 from worker.images.settings import FetchSettings, S3Settings
-from worker.judges.shelf import make_judge
+from worker.judges.shelf import keeps_runtime, make_judge
+from worker.runtime.preflight import preflight
+from worker.runtime.settings import runtime_settings
 from worker.settings import WorkerSettings
 
 _OLDEST_PILLOW = (13, 0)  # two critical decoder faults before it
@@ -189,6 +191,10 @@ def _redis(services: Services) -> Iterator[Check]:
 
 def _judge() -> Iterator[Check]:
     settings = WorkerSettings()
+    if keeps_runtime(settings):
+        preflight(settings)
+        yield Check("judge", State.OK, f"a worker would start SGLang here for {runtime_settings().model}")
+        return
     judge = make_judge(settings)
     try:
         judge.check()

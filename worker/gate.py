@@ -16,6 +16,7 @@ _START = "start"
 _NAMES = {
     "ledger_unavailable": "database",
     "runtime_unavailable": "judge",
+    "runtime_crashed": "judge",
     "decoder_unavailable": "decoder",
     "broker_unavailable": "redis",
 }

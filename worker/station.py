@@ -10,6 +10,7 @@ import structlog
 
 from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
+from moderation.errors import Misuse, VetlineError
 from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
@@ -30,6 +31,7 @@ from worker.trial import Trial
 log = structlog.get_logger()
 
 DRAINING = "draining"  # on the board, until the end
+_MISUSE, _SERVICE_DOWN = 2, 75
 _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
 
 
@@ -44,7 +46,7 @@ class Station:
         self._engine = open_ledger(database_url)
         self._doorbell = Doorbell(redis_url)
         self._tools = make_tools(settings)
-        self._trial = Trial(settings)
+        self._trial = Trial(settings, self._tools.runtime)
         self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check, board=self.board)
         self.desk = Desk(
             self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
@@ -54,7 +56,12 @@ class Station:
             self._engine, self._doorbell, worker=settings.node, lease=self._lease, queue=QueueSettings()
         )
 
-    def start(self) -> None:
+    def start(self, *, leave: Callable[[int], None]) -> None:
+        """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""
+        if (runtime := self._tools.runtime) is not None:
+            runtime.start(
+                board=self.board, on_down=self.gate.shut, on_hopeless=lambda error: leave(_exit_code(error))
+            )
         for part in (self.gate, self._heartbeat, self._sweeper):
             part.start()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
@@ -104,6 +111,11 @@ class Station:
         given = self.desk.give_back_all()
         log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
         os._exit(exit_code)
+
+
+def _exit_code(error: VetlineError) -> int:
+    """As vetline's commands exit: 2 where starting again would change nothing, 75 where a service is down."""
+    return _MISUSE if isinstance(error, Misuse) else _SERVICE_DOWN
 
 
 def _later(seconds: float, act: Callable[[int], object], exit_code: int) -> None:

@@ -35,7 +35,7 @@ class Shift:
         self.station.board.wait_for(_QUEUE, "connects to Redis")
         self.progress = Progress(self.station, self.leave)
         worker_shutting_down.connect(self.closing, weak=False)
-        self.station.start()
+        self.station.start(leave=self.leave)
         self.progress.start()
 
     def closing(self, **_: Any) -> None:
@@ -43,13 +43,13 @@ class Shift:
             self.progress.stop()
             self.station.close()
 
-    def leave(self) -> None:
-        """End the worker as SIGTERM does, from any thread, but so that a supervisor starts it anew."""
+    def leave(self, exit_code: int = _STALLED) -> None:
+        """End the worker as SIGTERM does, from any thread, but so that a supervisor knows what to do."""
         if self.station is not None:
-            self.station.close(exit_code=_STALLED)
+            self.station.close(exit_code=exit_code)
         self.closing()
         # The hub's thread looks at it in each of its rounds; its stubs know the initial None alone.
-        celery_state.should_stop = _STALLED  # type: ignore[assignment]
+        celery_state.should_stop = exit_code  # type: ignore[assignment]
 
     def end(self) -> None:
         if self.station is not None:

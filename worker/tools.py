@@ -7,6 +7,7 @@ from worker.images.fetch import Fetcher
 from worker.images.settings import DecodeSettings, FetchSettings
 from worker.judges.protocol import Judge
 from worker.judges.shelf import make_judge
+from worker.runtime.judge import RuntimeJudge
 from worker.settings import WorkerSettings
 
 
@@ -18,6 +19,11 @@ class Tools:
     decoder: Decoder
     judge: Judge
     judge_timeout_s: float
+
+    @property
+    def runtime(self) -> RuntimeJudge | None:
+        """The judge where it keeps a server of its own, which must be started."""
+        return self.judge if isinstance(self.judge, RuntimeJudge) else None
 
     def close(self) -> None:
         self.judge.close()

@@ -14,4 +14,18 @@ def make_judge(settings: WorkerSettings) -> Judge:
     from worker.judges.sglang import SglangJudge
 
     own = settings_from_environment()
+    if keeps_runtime(settings):
+        from worker.runtime.judge import RuntimeJudge
+        from worker.runtime.settings import runtime_settings
+
+        return RuntimeJudge(runtime_settings(), own)
     return SglangJudge(own.model_copy(update={"url": settings.sglang_url}) if settings.sglang_url else own)
+
+
+def keeps_runtime(settings: WorkerSettings) -> bool:
+    """Whether a worker of these settings starts an SGLang server of its own: where none is named that runs already."""
+    if settings.judge != "sglang" or settings.sglang_url:
+        return False
+    from worker.judges.settings import settings_from_environment
+
+    return "url" not in settings_from_environment().model_fields_set
