@@ -34,7 +34,9 @@ class Life(BaseModel):
     dies: int | None = None  # exit code, once it has said so
     script: Script = Field(default_factory=Script)
     ignores_term: bool = False
-    leaves_child: bool = False  # it holds the listening socket and heeds no SIGTERM, as SGLang's image workers do
+    leaves_child: bool = (
+        False  # it holds the listening socket and heeds no SIGTERM, as SGLang's image workers do
+    )
     leaks_mib: int = 0  # with each image
 
 
@@ -52,7 +54,9 @@ class Start(BaseModel):
 def starts(plan: Path) -> list[Start]:
     """Those so far, in order."""
     path = _starts_of(plan)
-    return [Start.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return (
+        [Start.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    )
 
 
 def _starts_of(plan: Path) -> Path:
@@ -77,9 +81,7 @@ async def _serve(life: Life, plan: Path, given: argparse.Namespace) -> None:
             leaked.append(b"\1" * (life.leaks_mib << 20))
         return await runtime.handle(request)
 
-    listener = HttpListener(
-        handle, port=given.port, keep_alive_s=lambda: runtime.player.script.keep_alive_s
-    )
+    listener = HttpListener(handle, port=given.port, keep_alive_s=lambda: runtime.player.script.keep_alive_s)
     runtime.attach(listener)
     await listener.listen()
     _note(plan, given, _children(life, listener))
