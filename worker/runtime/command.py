@@ -36,6 +36,7 @@ def command(
         "--api-key", api_key,
         "--chat-template", "chatml-llava",  # else the chat endpoint, and its warm-up, drop the image in silence
         *_device(settings, traits),
+        # After those of plugin/launch.py, so that what is set here wins.
         "--context-length", str(settings.context_tokens),
         "--max-prefill-tokens", str(settings.prefill_tokens),
         "--max-queued-requests", str(settings.queued_requests),

@@ -44,6 +44,10 @@ class RuntimeProcess:
             self._reader.join(timeout=1.0)
         return list(self._lines)
 
+    def forget(self) -> None:
+        """What it has said so far: how it started tells nothing of how it ends."""
+        self._lines.clear()
+
     def stop(self, *, within_s: float) -> None:
         """SIGTERM, and SIGKILL to the whole group within_s later or once it has ended. Returns when all are gone."""
         family = self._family()
@@ -82,10 +86,13 @@ class RuntimeProcess:
             return []
 
     def _read(self) -> None:
-        for raw in self._child.output:
-            line = raw.decode(errors="replace").rstrip()[:_LONGEST_LINE]
-            if line:
-                self._lines.append(line)
-                self.last_line = line
-                self.alarms += BROKEN_POOL.search(line) is not None
-                log.info("runtime_said", source=self._name, line=line)
+        with self._child.output as output:
+            for raw in output:
+                if line := raw.decode(errors="replace").rstrip()[:_LONGEST_LINE]:
+                    self._note(line)
+
+    def _note(self, line: str) -> None:
+        self._lines.append(line)
+        self.last_line = line
+        self.alarms += BROKEN_POOL.search(line) is not None
+        log.info("runtime_said", source=self._name, line=line)

@@ -82,6 +82,7 @@ class Starter:
             if self._stopped.is_set():
                 raise Stopped from None
             raise
+        process.forget()
         log.info(
             "runtime_ready", pid=process.pid, elapsed_s=round(time.monotonic() - begun, 1), weights=digest
         )

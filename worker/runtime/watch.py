@@ -32,15 +32,20 @@ class Watch:
     def look(self) -> str | None:
         """Why it should be replaced once it is drained, if it should. Raises RuntimeUnavailable where it has failed."""
         serving = self._serving
-        if serving.process.exit_code is not None:
-            said = telling_line(serving.process.said())
-            raise RuntimeUnavailable(f"SGLang ended ({ended_how(serving.process)}): {said}")
+        self._see_it_live()
         self._listen()
         if time.monotonic() - max(serving.answered_at, self._asked_at) >= self._settings.canary_every_s:
             self._ask()  # no image was answered for a while
+        self._see_it_live()  # that it has ended says more than that it did not answer
         if serving.fault is not None:
             raise RuntimeUnavailable(f"SGLang is not well: {serving.fault}")
         return self._age() or self._memory()
+
+    def _see_it_live(self) -> None:
+        process = self._serving.process
+        if process.exit_code is not None:
+            said = telling_line(process.said())
+            raise RuntimeUnavailable(f"SGLang ended ({ended_how(process)}): {said}")
 
     def _listen(self) -> None:
         """A pool of image workers broke: for good, or a canary tells whether this release mended it."""
