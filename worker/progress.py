@@ -92,5 +92,5 @@ class Progress:
             station.board.wait_for(_REDIS, str(exc))
             return False  # nothing to consume from; reconnecting is kombu's work
         station.board.clear(_REDIS)
-        has_room = len(station.desk.hand) < station.settings.threads
+        has_room = station.turns.busy < station.turns.most_in_hand
         return waiting > 0 and station.gate.is_open and has_room

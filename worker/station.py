@@ -46,6 +46,7 @@ class Station:
         self._engine = open_ledger(database_url)
         self._doorbell = Doorbell(redis_url)
         self._tools = make_tools(settings)
+        self.turns = self._tools.turns
         self._trial = Trial(settings, self._tools.runtime)
         self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check, board=self.board)
         self.desk = Desk(
@@ -67,7 +68,9 @@ class Station:
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
 
     def work(self, id_: UUID) -> str:
-        return self.desk.work(id_)
+        """See Desk.work."""
+        with self.turns.working():
+            return self.desk.work(id_)
 
     def close(self, *, exit_code: int = 0) -> None:
         """Take nothing more, and make sure that this process is gone in time: what hangs is given back."""

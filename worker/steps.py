@@ -92,6 +92,8 @@ def install(app: Celery, shift: Shift) -> None:
                 # Before the loop asks for the first message: one that came in between would wait to ring again.
                 for queue in shift.queues:
                     consumer.cancel_task_queue(queue)
+            if shift.station is not None:
+                _follow_turns(consumer, shift.station.turns.most_in_hand)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
             if shift.station is not None:
                 shift.station.board.clear(_QUEUE)
@@ -111,6 +113,7 @@ def _look(consumer: Any, shift: Shift) -> None:
         return
     for queue in shift.queues:
         _follow_gate(consumer, queue, wanted=station.gate.is_open)
+    _follow_turns(consumer, station.turns.most_in_hand)
     if progress.reconnect_wanted:
         progress.reconnect_wanted = False
         # One of the errors that the hub lets through to the consumer, which then connects anew.
@@ -127,3 +130,14 @@ def _follow_gate(consumer: Any, queue: str, *, wanted: bool) -> None:
         consumer.add_task_queue(queue)
     elif consuming and not wanted:
         consumer.cancel_task_queue(queue)
+
+
+def _follow_turns(consumer: Any, most_in_hand: int) -> None:
+    """Have as many messages out as there is use for. The pool's threads are made as they are needed, up to the most.
+
+    Without this Celery takes one for each thread of its pool. Lowered below what is out, it takes none until enough
+    have ended; a reply that is under way then waits in its socket (kombu sets it aside), or rings again.
+    """
+    if consumer.qos.value != most_in_hand:
+        consumer.qos.value = most_in_hand
+        consumer.qos.update()
