@@ -50,6 +50,20 @@ def worker(
 
 
 @commands.command()
+def worker_status(
+    port: Annotated[int | None, typer.Option(help="Ask the worker that answers there.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Only whether each is well, whatever it waits for.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Ask the workers here whether they would take an item now; exit 0 ready, 75 waiting, 1 not well or none."""
+    from worker.asking import worker_status as run
+
+    raise typer.Exit(run(port=port, live_only=live, as_json=as_json))
+
+
+@commands.command()
 def up(
     judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,

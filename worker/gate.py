@@ -11,6 +11,7 @@ from worker.readiness import Readiness
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
+_TICK_S = 10.0
 _START = "start"
 # The board's names for what is down, by the error's code. "runtime" is left to whoever starts one.
 _NAMES = {
@@ -26,12 +27,15 @@ class Gate:
     """Open, or shut for a reason. A thread of its own asks what is down until it answers, and opens again.
 
     checks: what must all pass for the gate to open; each raises Unavailable while it does not.
-    board: where it says for what it is shut.
+    board: where it says for what it is shut. tick: called at each turn of its loop.
     """
 
-    def __init__(self, *checks: Callable[[], None], board: Readiness) -> None:
+    def __init__(
+        self, *checks: Callable[[], None], board: Readiness, tick: Callable[[], None] = lambda: None
+    ) -> None:
         self._checks = checks
         self._board = board
+        self._tick = tick
         self._said: set[str] = set()  # names of ours on the board
         self._lock = threading.Lock()  # over the reason and what the board says of it
         self._open = threading.Event()
@@ -74,9 +78,9 @@ class Gate:
 
     def _watch(self) -> None:
         while not self._stopped.is_set():
-            self._shut.wait()
-            if self._stopped.is_set():
-                return
+            self._tick()
+            if not self._shut.wait(_TICK_S) or self._stopped.is_set():
+                continue
             if self._passes():
                 self._let_in()
             else:

@@ -48,6 +48,7 @@ class Progress:
 
     def _run(self) -> None:
         while not self._stopped.wait(min(_LOOK_EVERY_S, self._station.settings.stalled_s / 4)):
+            self._station.pulse.beat("progress")
             self._look(time.monotonic())
 
     def _look(self, now: float) -> None:

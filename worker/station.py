@@ -3,7 +3,9 @@
 import os
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from uuid import UUID
 
 import structlog
@@ -16,13 +18,17 @@ from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
 from moderation.settings import LeaseSettings, QueueSettings
 from moderation.verdict import Verdict
+from worker import gauges
 from worker.assess import Subject, assess
 from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
 from worker.heartbeat import Heartbeat
 from worker.images.picture import View
+from worker.probes import Probes
+from worker.pulse import Pulse
 from worker.readiness import Readiness
+from worker.report import ProbeSettings, Report, Wait
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
 from worker.tools import make_tools
@@ -41,6 +47,9 @@ class Station:
     def __init__(self, database_url: str, redis_url: str, settings: WorkerSettings) -> None:
         self.settings = settings
         self.board = Readiness()
+        self.pulse = Pulse()
+        self._started_at = datetime.now(UTC)
+        self._probes: Probes | None = None
         self._closing = threading.Event()
         self._lease = LeaseSettings()
         self._engine = open_ledger(database_url)
@@ -48,17 +57,31 @@ class Station:
         self._tools = make_tools(settings)
         self.turns = self._tools.turns
         self._trial = Trial(settings, self._tools.runtime)
-        self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check, board=self.board)
+        self.gate = Gate(
+            lambda: ping(self._engine),
+            self._tools.judge.check,
+            board=self.board,
+            tick=partial(self.pulse.beat, "gate"),
+        )
         self.desk = Desk(
             self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
         )
-        self._heartbeat = Heartbeat(self._engine, self.desk.hand, self._lease)
+        self._heartbeat = Heartbeat(
+            self._engine, self.desk.hand, self._lease, tick=partial(self.pulse.beat, "heartbeat")
+        )
         self._sweeper = Sweeper(
-            self._engine, self._doorbell, worker=settings.node, lease=self._lease, queue=QueueSettings()
+            self._engine,
+            self._doorbell,
+            worker=settings.node,
+            lease=self._lease,
+            queue=QueueSettings(),
+            tick=partial(self.pulse.beat, "sweeper"),
         )
 
     def start(self, *, leave: Callable[[int], None]) -> None:
         """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""
+        gauges.show(self.turns, self.board)
+        self._probes = Probes(self.report, pid=os.getpid(), settings=ProbeSettings())
         if (runtime := self._tools.runtime) is not None:
             runtime.start(
                 board=self.board, on_down=self.gate.shut, on_hopeless=lambda error: leave(_exit_code(error))
@@ -89,11 +112,33 @@ class Station:
         self._tools.close()
         self._doorbell.close()
         self._engine.dispose()
+        if self._probes is not None:
+            self._probes.stop()
         log.info("worker_stopped", worker=self.settings.node)
 
     def waiting(self) -> int:
         """Messages in the queue. Raises BrokerUnavailable."""
         return self._doorbell.depth()
+
+    def report(self) -> Report:
+        """How this worker is, from memory alone."""
+        hangs, waiting = self.pulse.silent(), self.board.waiting()
+        return Report(
+            name=self.settings.node,
+            pid=os.getpid(),
+            judge=self.settings.judge,
+            version=version("vetline"),
+            started_at=self._started_at,
+            live=not hangs,
+            ready=not hangs and not waiting,
+            hangs=hangs,
+            waiting=tuple(Wait(name=item.name, reason=item.reason, since=item.since) for item in waiting),
+            in_hand=self.turns.busy,
+            in_hand_most=self.turns.most_in_hand,
+            in_flight=self.turns.in_flight,
+            in_flight_most=self.turns.limit,
+            in_flight_phase=self.turns.phase,
+        )
 
     def _assess(self, claim: Claim, subject: Subject, policy: PolicyRevision, clock: Clock) -> Verdict:
         """The path itself; a suspect of having killed workers walks it alone, under observation."""

@@ -11,6 +11,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
 from worker.progress import Progress
+from worker.pulse import HUB, HUB_S
 from worker.station import Station
 
 _LOOK_EVERY_S = 0.25
@@ -101,6 +102,7 @@ def install(app: Celery, shift: Shift) -> None:
         def stop(self, consumer: Any) -> None:
             """Before each reconnection, and at the end."""
             if shift.station is not None:
+                shift.station.pulse.forget(HUB)
                 shift.station.board.wait_for(_QUEUE, "connects to Redis")
 
     app.steps["worker"].add(StationStep)
@@ -111,6 +113,7 @@ def _look(consumer: Any, shift: Shift) -> None:
     station, progress = shift.station, shift.progress
     if station is None or progress is None or consumer.task_consumer is None:
         return
+    station.pulse.beat(HUB, HUB_S)
     for queue in shift.queues:
         _follow_gate(consumer, queue, wanted=station.gate.is_open)
     _follow_turns(consumer, station.turns.most_in_hand)
