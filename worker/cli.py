@@ -19,7 +19,9 @@ def worker(
     judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,
     name: Annotated[str | None, typer.Option(help="Shown in Flower and kept with each attempt.")] = None,
-    sglang_url: Annotated[str | None, typer.Option(help="An SGLang server that runs already.")] = None,
+    sglang_url: Annotated[
+        list[str] | None, typer.Option(help="An SGLang server that runs already; may be repeated.")
+    ] = None,
 ) -> None:
     """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
     # Celery and the judges are loaded here, not when `vetline --help` is asked for.
@@ -30,7 +32,7 @@ def worker(
     given = {"judge": judge, "concurrency": concurrency, "name": name, "sglang_url": sglang_url}
     try:
         settings = WorkerSettings.model_validate(
-            WorkerSettings().model_dump() | {k: v for k, v in given.items() if v is not None}
+            WorkerSettings().model_dump() | {k: v for k, v in given.items() if v}
         )
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
@@ -67,7 +69,9 @@ def worker_status(
 def up(
     judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,
-    sglang_url: Annotated[str | None, typer.Option(help="An SGLang server that runs already.")] = None,
+    sglang_url: Annotated[
+        list[str] | None, typer.Option(help="An SGLang server that runs already; may be repeated.")
+    ] = None,
     flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
     flower_port: Annotated[
         int | None, typer.Option(help="Where Flower listens on loopback; 5555 if free.")
@@ -77,8 +81,9 @@ def up(
     # Loaded here, not when `vetline --help` is asked for; so below.
     from worker.up import up as run
 
-    given = {"--judge": judge, "--concurrency": concurrency, "--sglang-url": sglang_url}
+    given = {"--judge": judge, "--concurrency": concurrency}
     options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    options += [word for url in sglang_url or () for word in ("--sglang-url", url)]
     raise typer.Exit(run(worker_options=options, flower=flower, flower_port=flower_port))
 
 

@@ -2,10 +2,19 @@
 
 import os
 import socket
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"): lists in the environment are written with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _as_names(value: object) -> object:
+    return split_names(value) if isinstance(value, str) else value
 
 
 class WorkerSettings(BaseSettings):
@@ -20,7 +29,8 @@ class WorkerSettings(BaseSettings):
     # images/s with 256 in flight and 58.1 with 512 (bench/gpu/NOTES.md), at twice the wait.
     in_flight_start: int = Field(32, gt=0)
     in_flight_most: int = Field(256, gt=0)
-    sglang_url: str | None = None  # in place of VETLINE_SGLANG_URL
+    # Servers that run already, in place of VETLINE_SGLANG_URL; none: the worker starts one of its own.
+    sglang_url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_names)] = ()
     name: str = ""  # shown in Flower and kept with each attempt; "" makes one from host and pid
     judge_timeout_s: float = Field(120, gt=0)  # wall clock for one image under one policy, the whole ladder
     drain_s: float = Field(25, gt=0)  # from SIGTERM to giving back what is still in hand: gone within 30 s

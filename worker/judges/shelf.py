@@ -1,7 +1,7 @@
 """Which judges there are, by name. A judge's libraries are loaded only when it is chosen."""
 
 from worker.judges.protocol import Judge
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, split_names
 
 
 def make_judge(settings: WorkerSettings) -> Judge:
@@ -19,7 +19,13 @@ def make_judge(settings: WorkerSettings) -> Judge:
         from worker.runtime.settings import runtime_settings
 
         return RuntimeJudge(runtime_settings(), own)
-    return SglangJudge(own.model_copy(update={"url": settings.sglang_url}) if settings.sglang_url else own)
+    urls = settings.sglang_url or split_names(own.url)
+    judges = [SglangJudge(own.model_copy(update={"url": url})) for url in dict.fromkeys(urls)]
+    if len(judges) == 1:
+        return judges[0]
+    from worker.judges.spread import SpreadJudge
+
+    return SpreadJudge(judges)
 
 
 def keeps_runtime(settings: WorkerSettings) -> bool:
