@@ -22,10 +22,15 @@ def worker(
     sglang_url: Annotated[
         list[str] | None, typer.Option(help="An SGLang server that runs already; may be repeated.")
     ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="`all`, or numbers such as 0,1: a worker with its own SGLang for each.")
+    ] = None,
 ) -> None:
     """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
     # Celery and the judges are loaded here, not when `vetline --help` is asked for.
     from worker.assembly import assemble
+    from worker.fleet import run_fleet
+    from worker.gpus import chosen
     from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
@@ -37,11 +42,14 @@ def worker(
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         raise BadSetting(f"{first['loc'][0]}: {first['msg']}") from None
+    on_gpus = chosen(gpus) if gpus is not None else []
     preflight(settings)
     with resolve(need_redis=True) as services:
         engine = open_ledger(services.database_url)
         check_tables(engine)
         engine.dispose()
+        if on_gpus:
+            raise typer.Exit(run_fleet(services, on_gpus, settings))
         app = assemble(services.database_url, services.redis_url, settings)
         # Gossip costs the square of the number of workers, and nothing here listens to it.
         celery_worker = app.Worker(

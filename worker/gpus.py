@@ -73,7 +73,11 @@ def chosen(wanted: str) -> list[Gpu]:
     found = gpus()
     if wanted.strip() == "all":
         visible = VisibleSettings().visible
-        return found if visible is None else [_named(name, found) for name in _words(visible)]
+        if visible is None:
+            return found
+        if not (names := _words(visible)):
+            raise GpuMissing("CUDA_VISIBLE_DEVICES is empty: no GPU may be used")
+        return [_named(name, found) for name in names]
     words = _words(wanted)
     if not words or len(set(words)) < len(words):
         raise BadSetting(f"--gpus {wanted}: say `all`, or numbers with commas between them, each once")
