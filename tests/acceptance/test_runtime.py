@@ -157,6 +157,15 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
     assert not keeper.left()
 
 
+def test_a_stop_while_the_runtime_still_starts_ends_it(keeper: Keeper) -> None:
+    worker = keeper.worker({"late_s": 60}, ready=False)
+    wait_for(lambda: worker.said("SGLang starts") and worker.said(" ready."), what="a start under way")
+    family = psutil.Process(worker.pid).children(recursive=True)
+    assert any("sglang_child" in " ".join(process.cmdline()) for process in family)
+    assert worker.stop(timeout_s=10) == 0
+    assert not any(_lives(process.pid) for process in family if process.is_running())
+
+
 def test_a_worker_killed_takes_its_runtime_with_it(keeper: Keeper) -> None:
     worker = keeper.worker(STUBBORN)
     assert len(keeper.left()) == 2
@@ -176,11 +185,13 @@ def test_an_image_that_kills_the_runtime_is_let_in_alone_and_set_aside(keeper: K
         ],
         "default": {"latency_s": 0.5},  # so that its neighbours are in flight with it, and suspects too
     }
-    keeper.worker({"script": script})
+    worker = keeper.worker({"script": script})
     keeper.system.wait_for_counts(done=3, failed=1, timeout_s=40)
     standing = row(keeper.system.engine, ticket.id)
     assert (standing["error_code"], standing["crashes"]) == ("poison", 2)
     assert "alone" in standing["error_detail"]
+    assert "server_args" in worker.text
+    assert "api_key='***'" in worker.text, "no key in the log"
     assert len(keeper.starts) in (3, 4), "two deaths in company, one alone, and perhaps the start after it"
     assert all(row(keeper.system.engine, id_)["charged"] == 1 for id_ in ids)
 

@@ -9,6 +9,7 @@ a line to FILE.starts: its pid, its port, the pids that it started, its argument
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -106,8 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--plan", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--api-key", required=True)
+    parser.add_argument("--config", type=Path, required=True)
     given, _ = parser.parse_known_args()
+    given.api_key = json.loads(given.config.read_text())["api-key"]
+    sys.stderr.write(f"server_args=ServerArgs(api_key={given.api_key!r})\n")  # as SGLang does
     lives: list[Life] = TypeAdapter(list[Life]).validate_json(given.plan.read_text())
     life = lives[min(len(starts(given.plan)), len(lives) - 1)]
     if life.says:

@@ -1,5 +1,6 @@
 """What a server is started with, and what is made of what it says when it does not start."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from structlog.testing import capture_logs
 
 from moderation.errors import BadSetting, Misuse, RuntimeUnavailable
 from worker.runtime import versions
-from worker.runtime.command import command, environment
+from worker.runtime.command import command, environment, key_file
 from worker.runtime.diagnosis import BROKEN_POOL, cause
 from worker.runtime.preflight import preflight
 from worker.runtime.settings import RuntimeSettings, runtime_settings
@@ -19,7 +20,7 @@ WEIGHTS = Weights("org/model", Path("/weights"))
 
 
 def line_of(settings: RuntimeSettings) -> list[str]:
-    return command(settings, WEIGHTS, versions.newest(), port=1234, api_key="key")
+    return command(settings, WEIGHTS, versions.newest(), port=1234, key_file=Path("/key.yaml"))
 
 
 def value(line: list[str], flag: str) -> str:
@@ -30,9 +31,18 @@ def value(line: list[str], flag: str) -> str:
 def test_it_serves_on_loopback_behind_a_key_with_room_for_the_longest_prompt() -> None:
     line = line_of(RuntimeSettings())
     assert line[:3] == [sys.executable, "-m", "sglang.launch_server"]
-    assert [value(line, flag) for flag in ("--host", "--port", "--api-key")] == ["127.0.0.1", "1234", "key"]
+    assert [value(line, flag) for flag in ("--host", "--port")] == ["127.0.0.1", "1234"]
+    assert value(line, "--config") == "/key.yaml"
+    assert "--api-key" not in line, "anybody on the machine can read arguments"
     assert value(line, "--context-length") == "12288"
     assert value(line, "--chunked-prefill-size") == "-1"
+
+
+def test_the_key_is_in_a_file_that_only_we_can_read_while_the_server_starts() -> None:
+    with key_file("the key") as path:
+        assert json.loads(path.read_text()) == {"api-key": "the key"}
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.exists()
 
 
 def test_flags_of_ones_own_win() -> None:

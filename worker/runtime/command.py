@@ -3,7 +3,9 @@
 import json
 import os
 import shlex
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from moderation.services.child import LOOPBACK
@@ -25,15 +27,15 @@ _OWN = (
 
 
 def command(
-    settings: RuntimeSettings, weights: Weights, traits: Traits, *, port: int, api_key: str
+    settings: RuntimeSettings, weights: Weights, traits: Traits, *, port: int, key_file: Path
 ) -> list[str]:
-    """On loopback alone; an image is asked for with a key that nobody else has."""
+    """On loopback alone, for whoever has the key: in a file, as anybody on the machine can read arguments."""
     return [
         *settings.argv,
         "--model-path", str(weights.folder),
         "--host", LOOPBACK,
         "--port", str(port),
-        "--api-key", api_key,
+        "--config", str(key_file),
         "--chat-template", "chatml-llava",  # else the chat endpoint, and its warm-up, drop the image in silence
         *_device(settings, traits),
         # After those of plugin/launch.py, so that what is set here wins.
@@ -44,12 +46,23 @@ def command(
         "--watchdog-timeout", str(settings.watchdog_s),
         "--limit-mm-data-per-request", '{"image": 1}',
         "--sampling-defaults", "openai",  # not those of the checkpoint's generation_config.json
-        "--enable-metrics",
         "--log-level", "info",  # at warning nothing tells how far a start has come
         "--log-level-http", "warning",  # no line for each request
         *_tower(settings),
         *shlex.split(settings.flags),
     ]  # fmt: skip
+
+
+@contextmanager
+def key_file(api_key: str) -> Iterator[Path]:
+    """A file that only we can read, for --config, for as long as the server may read it. JSON is YAML."""
+    handle, name = tempfile.mkstemp(prefix="vetline-", suffix=".yaml")
+    try:
+        with os.fdopen(handle, "w") as out:
+            json.dump({"api-key": api_key}, out)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _device(settings: RuntimeSettings, traits: Traits) -> tuple[str, ...]:

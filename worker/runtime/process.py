@@ -1,5 +1,6 @@
 """A process of the runtime with all that it starts: what it says is kept, and none of it outlives us."""
 
+import re
 import signal
 import threading
 from collections import deque
@@ -15,14 +16,24 @@ from worker.runtime.diagnosis import BROKEN_POOL
 log = structlog.get_logger()
 
 _KEPT_LINES = 200  # a traceback of SGLang's processes has some 60
+_CHATTER = re.compile(r"(?:Prefill|Decode) batch")  # several lines a second at full load
 _LONGEST_LINE = 500  # characters; it logs its whole configuration in one line
 
 
 class RuntimeProcess:
     """Leads a process group of its own. If we end, however that comes, the whole group is killed."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, name: str = "sglang") -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        name: str = "sglang",
+        secret: str | None = None,
+    ) -> None:
+        """secret: what must not reach the log; SGLang logs its whole configuration."""
         self._name = name
+        self._secret = secret
         self.last_line = ""
         self.alarms = 0  # lines so far that tell of a broken pool of image workers
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -88,10 +99,17 @@ class RuntimeProcess:
     def _read(self) -> None:
         with self._child.output as output:
             for raw in output:
-                if line := raw.decode(errors="replace").rstrip()[:_LONGEST_LINE]:
+                if line := self._cleaned(raw):
                     self._note(line)
 
+    def _cleaned(self, raw: bytes) -> str:
+        line = raw.decode(errors="replace").rstrip()
+        return (line.replace(self._secret, "***") if self._secret else line)[:_LONGEST_LINE]
+
     def _note(self, line: str) -> None:
+        if _CHATTER.search(line):
+            log.debug("runtime_said", source=self._name, line=line)
+            return
         self._lines.append(line)
         self.last_line = line
         self.alarms += BROKEN_POOL.search(line) is not None

@@ -91,7 +91,8 @@ class RuntimeSettings(BaseSettings):
     drain_s: float = Field(60, gt=0)  # for what is in flight, before a planned stop
 
     # --- its end
-    stop_s: float = Field(8, gt=0)  # from SIGTERM to SIGKILL: it looks for a drained queue every 5 s
+    # From SIGTERM to SIGKILL. It looks every 5 s whether it is drained, and then takes some for its own children.
+    stop_s: float = Field(12, gt=0)
 
     @property
     def argv(self) -> list[str]:

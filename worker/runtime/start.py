@@ -16,7 +16,7 @@ from worker.judges.sglang import SglangJudge
 from worker.judges.sglang_client import SglangClient
 from worker.runtime import canary_set, versions, weights
 from worker.runtime.canary import Canary
-from worker.runtime.command import command, environment
+from worker.runtime.command import command, environment, key_file
 from worker.runtime.diagnosis import cause
 from worker.runtime.plugin.launch import AFTER_START
 from worker.runtime.process import RuntimeProcess
@@ -65,27 +65,26 @@ class Starter:
         self._tell("looking for the weights")
         found = weights.find(self._settings, fetch=self._fetch)
         port, key = free_port(), secrets.token_urlsafe(24)
-        line = command(self._settings, found, traits, port=port, api_key=key)
-        begun = time.monotonic()
-        process = self.process = RuntimeProcess(line, environment(self._settings))
-        shown = " ".join(word for word in line if word != key)
-        log.info("runtime_starting", pid=process.pid, port=port, command=shown)
-        client = SglangClient(f"http://{LOOPBACK}:{port}", api_key=key)
-        try:
-            digest = self._digest_of(found)
-            self._wait_until_healthy(process, client, begun)
-            serving = self._serving(process, client, found, digest=digest, key=key, traits=traits)
-            self._prove(serving, client)
-        except BaseException:
-            process.stop(within_s=self._settings.stop_s) if self._stopped.is_set() else process.kill()
-            client.close()
-            if self._stopped.is_set():
-                raise Stopped from None
-            raise
+        with key_file(key) as file:
+            line = command(self._settings, found, traits, port=port, key_file=file)
+            begun = time.monotonic()
+            process = self.process = RuntimeProcess(line, environment(self._settings), secret=key)
+            log.info("runtime_starting", pid=process.pid, port=port, command=" ".join(line))
+            client = SglangClient(f"http://{LOOPBACK}:{port}", api_key=key)
+            try:
+                digest = self._digest_of(found)
+                self._wait_until_healthy(process, client, begun)
+                serving = self._serving(process, client, found, digest=digest, key=key, traits=traits)
+                self._prove(serving, client)
+            except BaseException:
+                process.stop(within_s=self._settings.stop_s) if self._stopped.is_set() else process.kill()
+                client.close()
+                if self._stopped.is_set():
+                    raise Stopped from None
+                raise
         process.forget()
-        log.info(
-            "runtime_ready", pid=process.pid, elapsed_s=round(time.monotonic() - begun, 1), weights=digest
-        )
+        elapsed_s = round(time.monotonic() - begun, 1)
+        log.info("runtime_ready", pid=process.pid, elapsed_s=elapsed_s, weights=digest)
         return serving
 
     # --- what is started
