@@ -13,7 +13,7 @@ from moderation.errors import BadSetting, Misuse
 
 _ASK = (
     "nvidia-smi",
-    "--query-gpu=index,uuid,name,memory.total,driver_version,compute_cap",
+    "--query-gpu=index,uuid,name,memory.total,driver_version,compute_cap,memory.used",
     "--format=csv,noheader,nounits",
 )
 _ANSWER_S = 20.0  # seconds are usual where the driver was not loaded
@@ -43,6 +43,7 @@ class Gpu:
     memory_mib: int
     driver: str
     compute: tuple[int, int]
+    used_mib: int = 0
 
     @property
     def pin(self) -> dict[str, str]:
@@ -97,10 +98,10 @@ def _named(word: str, found: list[Gpu]) -> Gpu:
 
 def _read(text: str) -> Iterator[Gpu]:
     for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) == 6 and row[0].isdigit():
-            index, uuid, name, memory, driver, compute = row
+        if len(row) == 7 and row[0].isdigit():
+            index, uuid, name, memory, driver, compute, used = row
             major, _, minor = compute.partition(".")
-            yield Gpu(int(index), uuid, name, _int(memory), driver, (_int(major), _int(minor)))
+            yield Gpu(int(index), uuid, name, _int(memory), driver, (_int(major), _int(minor)), _int(used))
 
 
 def _int(text: str) -> int:

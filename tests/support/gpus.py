@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-_H100 = "NVIDIA H100 80GB HBM3, 81559, 580.82.07, 9.0"
+_H100 = "NVIDIA H100 80GB HBM3, 81559, 580.82.07, 9.0, 4"
 
 
 def nvidia_smi(folder: Path, *gpus: str, exit_code: int = 0) -> str:
-    """PATH with an nvidia-smi that lists these: "NAME, MEMORY_MIB, DRIVER, COMPUTE" each."""
+    """PATH with an nvidia-smi that lists these: "NAME, MEMORY_MIB, DRIVER, COMPUTE, USED_MIB" each."""
     folder.mkdir(exist_ok=True)
     lines = []
     for index, gpu in enumerate(gpus):

@@ -67,5 +67,5 @@ def test_a_machine_without_a_driver_says_so(tmp_path: Path, monkeypatch: pytest.
 def test_a_figure_that_is_not_known_does_not_hide_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", nvidia_smi(tmp_path, "NVIDIA GB10, [N/A], 580.95.05, 12.1"))
+    monkeypatch.setenv("PATH", nvidia_smi(tmp_path, "NVIDIA GB10, [N/A], 580.95.05, 12.1, [N/A]"))
     assert gpus()[0].memory_mib == 0
