@@ -11,7 +11,7 @@
     │   ├── UnsupportedType, Undecodable, TooManyPixels
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
-    │   ├── RuntimeUnavailable, DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
+    │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
     │   ├── ConsumerTaken, DatabaseRestored
     └── Poison            it took a worker or the runtime down; set aside
 
@@ -234,6 +234,12 @@ class RuntimeUnavailable(Unavailable):
     """The judge's runtime refused the call, dropped the connection or is restarting."""
 
     code = "runtime_unavailable"
+
+
+class RuntimeCrashed(RuntimeUnavailable):
+    """The runtime died or hung with it in hand: noted as a crash of the item's, as a worker's death is."""
+
+    code = "runtime_crashed"
 
 
 class DecoderUnavailable(Unavailable):

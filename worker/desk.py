@@ -12,9 +12,16 @@ from sqlalchemy import Engine
 
 from moderation import faults
 from moderation.assessment import Claim, Submission
-from moderation.errors import Defect, LedgerUnavailable, Transient, Unavailable, VetlineError
+from moderation.errors import (
+    Defect,
+    LedgerUnavailable,
+    RuntimeCrashed,
+    Transient,
+    Unavailable,
+    VetlineError,
+)
 from moderation.ledger.claim import claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, record, try_later
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.submit import new_id, submit
 from moderation.policy import PolicyRevision
@@ -184,6 +191,10 @@ class Desk:
         )
 
     def _give_back(self, item: Claim, error: Unavailable) -> Ending:
+        if isinstance(error, RuntimeCrashed):
+            return give_back_crashed(
+                self._engine, item, error, worker=self._worker, delay_s=_GIVEN_BACK_DELAY_S
+            )
         return give_back(self._engine, item, worker=self._worker, error=error, delay_s=_GIVEN_BACK_DELAY_S)
 
     def _delay_s(self, item: Claim, error: Transient) -> float:

@@ -1,6 +1,7 @@
 """The heartbeat: renews the lease of everything in hand, in one statement for the whole worker."""
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
@@ -18,7 +19,11 @@ _TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well bef
 class Heartbeat:
     """A thread that beats until it is stopped."""
 
-    def __init__(self, engine: Engine, hand: Hand, settings: LeaseSettings) -> None:
+    def __init__(
+        self, engine: Engine, hand: Hand, settings: LeaseSettings, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """tick: called at each turn of its loop."""
+        self._tick = tick
         self._engine = engine
         self._hand = hand
         self._settings = settings
@@ -35,6 +40,7 @@ class Heartbeat:
     def _run(self) -> None:
         wait_s = self._settings.beat_s
         while not self._stopped.wait(wait_s):
+            self._tick()
             wait_s = self._settings.beat_s if self._beat() else _TRY_AGAIN_S
 
     def _beat(self) -> bool:

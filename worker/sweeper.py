@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -22,8 +22,17 @@ class Sweeper:
     """A thread that sweeps every second until it is stopped."""
 
     def __init__(
-        self, engine: Engine, doorbell: Doorbell, *, worker: str, lease: LeaseSettings, queue: QueueSettings
+        self,
+        engine: Engine,
+        doorbell: Doorbell,
+        *,
+        worker: str,
+        lease: LeaseSettings,
+        queue: QueueSettings,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
+        """tick: called at each turn of its loop."""
+        self._tick = tick
         self._engine = engine
         self._doorbell = doorbell
         self._worker = worker
@@ -93,6 +102,7 @@ class Sweeper:
         # Workers started together would all ask in the same instant.
         wait_s = self._queue.sweep_s * random.uniform(0.2, 1.0)  # noqa: S311 - no secret
         while not self._stopped.wait(wait_s):
+            self._tick()
             try:
                 self.sweep()
             except Exception:  # a sweeper that ends in silence strands rows: River had jobs stuck for 91 days

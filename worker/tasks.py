@@ -26,9 +26,9 @@ def register(app: Celery, shift: Shift) -> None:
         Returns what Flower shows. Raises Misuse for a message that names nothing that could be assessed.
         """
         assert shift.station is not None, "tasks run while the worker does"
-        desk = shift.station.desk
-        row = _row(id) if id is not None else _admitted(desk, uri, policy, str(task.request.id))
-        return {"assessment": str(row), "outcome": desk.work(row)}
+        station = shift.station
+        row = _row(id) if id is not None else _admitted(station.desk, uri, policy, str(task.request.id))
+        return {"assessment": str(row), "outcome": station.work(row)}
 
     @app.task(name=DELIVER)
     def deliver(webhook: str) -> dict[str, str]:
