@@ -15,14 +15,15 @@ from moderation.ledger.policies import PinnedPolicy
 # ON CONFLICT names no constraint on purpose: a repeat after a lost reply hits the primary key, a known key the other.
 _INSERT = text("""
     INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, submission_id, reuse,
-                            ring_at, rung_at)
-    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission, reuse,
+                            tenant, ring_at, rung_at)
+    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission, reuse, tenant,
            CASE WHEN NOT :rung THEN now() END, CASE WHEN :rung THEN now() END
     FROM unnest(
         CAST(:ids AS uuid[]), CAST(:uris AS text[]), CAST(:policies AS text[]), CAST(:revisions AS integer[]),
         CAST(:keys AS text[]), CAST(:batches AS text[]), CAST(:priorities AS smallint[]),
-        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[]), CAST(:reuses AS boolean[])
-    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission, reuse)
+        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[]), CAST(:reuses AS boolean[]),
+        CAST(:tenants AS text[])
+    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission, reuse, tenant)
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
@@ -74,6 +75,7 @@ def _columns(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> dict[str,
         "metadata": [None if s.metadata is None else to_json(s.metadata).decode() for s, _, _ in rows],
         "submission_ids": [s.submission_id for s, _, _ in rows],
         "reuses": [s.reuse for s, _, _ in rows],
+        "tenants": [s.tenant for s, _, _ in rows],
     }
 
 
