@@ -33,7 +33,10 @@ from sqlmodel import Field, SQLModel
 NOW = text("now()")
 
 # A lane: what is of one tenant, batch and policy. Each is found in one step, however long the others are.
-LANE = "hashtextextended((((COALESCE(tenant, ''::text) || ' '::text) || COALESCE(batch, ''::text)) || ' '::text) || policy, 0)"
+LANE = (
+    "hashtextextended((((COALESCE(tenant, ''::text) || ' '::text) || COALESCE(batch, ''::text)) || ' '::text)"
+    " || policy, 0)"
+)
 
 
 class Xid8(UserDefinedType[str]):
