@@ -91,11 +91,15 @@ class Submission(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What submit hands back: the assessment's id, and whether this key was known before."""
+    """What submit hands back: the assessment's id, and whether this key was known before.
+
+    rung: whether the submitter is to ring it; what is paused or capped waits for the relay.
+    """
 
     id: UUID
     policy: str  # id@revision
     known: bool
+    rung: bool = False
 
 
 @dataclass(frozen=True, slots=True)

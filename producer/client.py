@@ -168,7 +168,7 @@ class Client:
     def _submit(self, submissions: Sequence[Submission]) -> list[Ticket]:
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = [new_id() for _ in submissions]
-        rung = self._ringing.promise(len(submissions))
+        rung = self._ringing.promise(submissions)
         tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
         if rung:
             self._ringing.ring(submissions, tickets)

@@ -11,7 +11,7 @@ from moderation.cli.main import FAILED, UNSAFE_FOUND
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_csv, print_json, print_jsonl, print_table, talk
 from moderation.errors import InvalidSubmission
-from moderation.ledger import reading
+from moderation.ledger import reading, tally
 from moderation.ledger.retry import Selection
 from moderation.redaction import redact_uri
 
@@ -48,8 +48,8 @@ _CSV = (
 def status(batch: Batch = None, as_json: Json = False) -> None:
     """Counts by state, pace and time left."""
     with opened_ledger() as engine:
-        counts = reading.counts(engine, batch=batch)
-        pace = reading.pace(engine, batch=batch)
+        counts = tally.counts(engine, batch=batch)
+        pace = tally.pace(engine, batch=batch)
         swept = reading.last_sweep(engine)
     states = {state.value: counts.get(state.value, 0) for state in State}
     still_open = states["queued"] + states["running"]

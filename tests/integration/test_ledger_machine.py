@@ -28,9 +28,10 @@ from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import Ending, fail, give_back, record, try_later
 from moderation.ledger.policies import PinnedPolicy, pin
+from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import Selection, cancel_queued, retry_failed
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.sweep import Due, expire, find_lost, ring_due
+from moderation.ledger.sweep import expire, find_lost
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, claimed, submitted, verdict
 
@@ -292,7 +293,7 @@ class LedgerMachine(RuleBasedStateMachine):
             rung.extend(calls)
 
         try:
-            ring_due(self.ledger, ring, limit=limit)
+            ring_due(self.ledger, ring, urgent=limit, others=limit, low_share=0)
         except ConnectionError:
             assert due
             return

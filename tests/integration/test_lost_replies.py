@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 
 from moderation.assessment import Claim, Submission
 from moderation.errors import LedgerUnavailable, NotFound
-from moderation.ledger import reading
+from moderation.ledger import tally
 from moderation.ledger.claim import claim
 from moderation.ledger.ending import Ending, fail, give_back, record, try_later
 from moderation.ledger.engine import open_ledger, ping
@@ -108,7 +108,7 @@ def test_a_record_whose_reply_was_lost_is_settled_by_reading(
     assert set(endings) == {Ending.WRITTEN, Ending.REPEATED}, "cuts on both sides of the commit"
     assert endings[Ending.REPEATED] >= CUTS // 4
     assert cutter.failures >= CUTS // 2
-    assert reading.counts(ledger) == {"done": CUTS}
+    assert tally.counts(ledger) == {"done": CUTS}
     assert violations(ledger) == []
 
 
@@ -162,7 +162,7 @@ def test_a_submission_whose_reply_was_lost_is_one_row(ledger: Engine, far: Engin
         assert (ticket.id, ticket.known) == (ids[0], False)
         accepted.append(ticket.id)
     assert cutter.failures >= CUTS // 2
-    assert reading.counts(ledger) == {"queued": CUTS}
+    assert tally.counts(ledger) == {"queued": CUTS}
     assert violations(ledger, accepted) == []
 
 
@@ -185,7 +185,7 @@ def test_clients_whose_connections_are_cut_submit_each_image_once(ledger: Engine
     with ThreadPoolExecutor(8) as pool:
         accepted = list(chain.from_iterable(pool.map(one, range(8))))
     assert len(set(accepted)) == len(accepted)
-    assert reading.counts(ledger) == {"queued": len(accepted)}
+    assert tally.counts(ledger) == {"queued": len(accepted)}
     assert violations(ledger, accepted) == []
 
 

@@ -19,7 +19,8 @@ from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from moderation.ledger.reading import story
-from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.ledger.relay import Due, ring_due
+from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client
 from producer.client import CHUNK
@@ -161,7 +162,7 @@ def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Clie
 
 def rung(ledger: Engine) -> list[Due]:
     seen: list[Due] = []
-    ring_due(ledger, seen.extend, limit=100)
+    ring_due(ledger, seen.extend, urgent=100, others=100)
     return seen
 
 
