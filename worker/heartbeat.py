@@ -1,6 +1,7 @@
 """The heartbeat: renews the lease of everything in hand, in one statement for the whole worker."""
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
@@ -16,12 +17,18 @@ _TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well bef
 
 
 class Heartbeat:
-    """A thread that beats until it is stopped."""
+    """A thread that beats until it is stopped.
 
-    def __init__(self, engine: Engine, hand: Hand, settings: LeaseSettings) -> None:
+    settle: what else is to be put right once Postgres answers; raises LedgerUnavailable.
+    """
+
+    def __init__(
+        self, engine: Engine, hand: Hand, settings: LeaseSettings, settle: Callable[[], None] = lambda: None
+    ) -> None:
         self._engine = engine
         self._hand = hand
         self._settings = settings
+        self._settle = settle
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -41,6 +48,7 @@ class Heartbeat:
         held = self._hand.held()
         try:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
+            self._settle()
         except LedgerUnavailable as exc:
             log.warning("beat_missed", held=len(held), error=str(exc))
             return False

@@ -43,12 +43,24 @@ class Station:
         self._tools = make_tools(settings)
         self._trial = Trial(settings)
         self.gate = Gate(lambda: ping(self._engine), self._tools.judge.check)
+        queue = QueueSettings()
         self.desk = Desk(
-            self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
+            self._engine,
+            worker=settings.node,
+            lease=self._lease,
+            gate=self.gate,
+            assess=self._assess,
+            put_back=self._doorbell.put_back,
+            bundle=queue.bundle,
         )
-        self._heartbeat = Heartbeat(self._engine, self.desk.hand, self._lease)
+        self._heartbeat = Heartbeat(self._engine, self.desk.hand, self._lease, self.desk.settle_doubts)
         self._sweeper = Sweeper(
-            self._engine, self._doorbell, worker=settings.node, lease=self._lease, queue=QueueSettings()
+            self._engine,
+            self._doorbell,
+            worker=settings.node,
+            lease=self._lease,
+            queue=queue,
+            bundle=self.desk.tempo.rows,
         )
 
     def start(self) -> None:
@@ -70,7 +82,7 @@ class Station:
 
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
-        for part in (self._sweeper, self._heartbeat, self._trial):
+        for part in (self.desk, self._sweeper, self._heartbeat, self._trial):
             part.stop()
         self._tools.close()
         self._doorbell.close()

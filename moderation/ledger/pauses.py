@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from moderation.ledger.engine import reaching_postgres
 
@@ -110,6 +110,6 @@ def caps(engine: Engine) -> Sequence[Cap]:
         return [Cap(**dict(row) | {"scope": Scope(row["scope"])}) for row in rows]
 
 
-def _changed(engine: Engine, statement: object, values: dict[str, str]) -> bool:
+def _changed(engine: Engine, statement: TextClause, values: dict[str, str]) -> bool:
     with reaching_postgres(), engine.connect() as connection:
-        return connection.execute(statement, values).first() is not None  # type: ignore[call-overload, no-any-return]
+        return connection.execute(statement, values).first() is not None

@@ -2,7 +2,8 @@
 
 from moderation.errors import NotFound
 from moderation.ledger import reading
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
+from moderation.ledger.recording import record
 from moderation.ledger.retry import Selection, cancel_queued
 from tests.acceptance.conftest import System
 from tests.support.ledger import POLICY, claimed, row, submitted, verdict

@@ -15,9 +15,10 @@ from moderation.assessment import Submission
 from moderation.errors import HostUnavailable, LedgerUnavailable, NotFound, RuntimeUnavailable, UnknownPolicy
 from moderation.ledger import migrate, reading, tally
 from moderation.ledger.claim import beat, claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import load_revision, pin
+from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import Selection, cancel_queued, retry_failed
 from moderation.ledger.submit import new_id, submit

@@ -26,9 +26,10 @@ from sqlalchemy import Engine, text
 from moderation.assessment import TERMINAL, Claim, Priority, Submission
 from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.pauses import Scope, cap, pause, resume, uncap
 from moderation.ledger.policies import PinnedPolicy, pin
+from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import Selection, cancel_queued, retry_failed
 from moderation.ledger.submit import new_id, submit

@@ -22,9 +22,10 @@ from moderation.assessment import Claim, Submission
 from moderation.errors import LedgerUnavailable, NotFound
 from moderation.ledger import tally
 from moderation.ledger.claim import claim
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.policies import pin
+from moderation.ledger.recording import record
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire
 from moderation.settings import LedgerSettings
