@@ -10,7 +10,8 @@
     │   ├── UnsupportedType, Undecodable, TooManyPixels
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
-    │   ├── RuntimeUnavailable, DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
+    │   ├── RuntimeUnavailable, DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing,
+    │   ├── QueueFull
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -238,6 +239,12 @@ class ServiceMissing(Unavailable):
     """No Postgres or Redis is configured and none can be started here; the message says how to get one."""
 
     code = "service_missing"
+
+
+class QueueFull(Unavailable):
+    """As many rows wait as may: nothing was accepted; submit again later."""
+
+    code = "queue_full"
 
 
 class Poison(VetlineError):

@@ -62,7 +62,8 @@ class QueueSettings(BaseSettings):
     low_share: float = Field(0.2, ge=0, le=1)
     # Rows that one message may ring: Celery's price is about 0.8 ms of CPU for each message. Used where items are quick.
     bundle: int = Field(16, gt=0)
-    bound: int | None = Field(None, gt=0)  # rows that may wait in the ledger before producers are refused
+    bound: int | None = Field(None, gt=0)  # rows that may wait in the ledger before producers are held up
+    when_full: Literal["refuse", "wait"] = "refuse"  # what then happens to who submits
     # A row rung so long ago, not claimed, and its message not in the queue any more: the ring was lost. Workers claim
     # within milliseconds of popping.
     ring_again_s: float = Field(8, gt=0)

@@ -25,14 +25,18 @@ _LIMIT_S = 600.0
 
 
 def run(ground: Ground, plan: Plan) -> dict[str, Any]:
-    files = _pictures(ground)
+    """Each kind that the plan has items for."""
     bare = [f"s3://bucket/{number:09d}.jpg" for number in range(plan.assessments)]
-    return {
-        "queue_alone": _ours(ground, plan, bare, "--bare"),
-        "with_fetch_and_decode": _ours(ground, plan, [files[n % len(files)] for n in range(plan.pictures)]),
-        "celery_no_op": _peer(ground, plan, "nothing"),
-        "celery_one_insert": _peer(ground, plan, "insert"),
-    }
+    found = {"queue_alone": _ours(ground, plan, bare, "--bare")}
+    if plan.pictures:
+        files = _pictures(ground)
+        found["with_fetch_and_decode"] = _ours(
+            ground, plan, [files[n % len(files)] for n in range(plan.pictures)]
+        )
+    if plan.tasks_of_peers:
+        found["celery_no_op"] = _peer(ground, plan, "nothing")
+        found["celery_one_insert"] = _peer(ground, plan, "insert")
+    return found
 
 
 def _pictures(ground: Ground) -> list[str]:

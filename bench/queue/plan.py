@@ -13,7 +13,8 @@ class Plan:
 
     assessments: items through `workers` processes of `threads` threads; pictures are fetched and decoded in as many
     of them again. idle: high-priority items, one after the other, through an idle worker. runtimes: simulated ones,
-    of `images_per_s` each, watched for watch_s. rows: the sizes of the ledger at which statements are timed.
+    of `images_per_s` each, watched for watch_s once all have been at work for settle_s. rows: the sizes of the ledger
+    at which statements are timed, `times` times each.
     """
 
     submissions: int = 1_000_000
@@ -26,6 +27,7 @@ class Plan:
     idle: int = 300
     runtimes: int = 16
     images_per_s: int = 60
+    settle_s: float = 8.0
     watch_s: float = 30.0
     rows: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
     times: int = 50

@@ -40,8 +40,9 @@ def _assessments(axes: Any, part: dict[str, Any]) -> None:
         "queue_alone": "vetline", "with_fetch_and_decode": "vetline,\nfetch and decode", "celery_no_op": "Celery\nno-op",
         "celery_one_insert": "Celery, one\nORM insert",
     }  # fmt: skip
-    rates = [part[name]["per_s"] for name in names]
-    axes.bar_label(axes.bar(list(names.values()), rates, color=["C0", "C0", "0.7", "0.7"]), fmt="%.0f")
+    rates = {shown: part[name]["per_s"] for name, shown in names.items() if name in part}
+    colours = ["0.7" if "Celery" in shown else "C0" for shown in rates]
+    axes.bar_label(axes.bar(list(rates), list(rates.values()), color=colours), fmt="%.0f")
     axes.axhline(_BARS["assessments"], color="C3", linestyle=":")
     axes.set(title="assessments, a judge that answers at once", ylabel="per second")
 

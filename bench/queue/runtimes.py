@@ -16,13 +16,12 @@ from moderation.ledger import tally
 from producer import Client
 
 _BY_WORKER = text("SELECT worker, count(*) AS n FROM attempt WHERE outcome = 'done' GROUP BY worker")
-_SETTLE_S = 8.0  # from the first verdict of the last worker to a steady state
 _FULL = 0.97
 
 
 def run(ground: Ground, plan: Plan) -> dict[str, Any]:
     rate = plan.images_per_s
-    count = int(plan.runtimes * rate * (plan.watch_s + _SETTLE_S + 15 + 3 * plan.runtimes))
+    count = int(plan.runtimes * rate * (plan.watch_s + plan.settle_s + 15 + 3 * plan.runtimes))
     with Client(ground.database_url, ground.redis_url) as client:
         client.submit_many((f"s3://bucket/{n}.jpg" for n in range(count)), POLICY, batch="many runtimes")
     with ExitStack() as stack:
@@ -38,7 +37,7 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
         wait_until(
             lambda: len(_by_worker(ground)) == plan.runtimes, limit_s=300, what="all at work", every_s=0.5
         )
-        time.sleep(_SETTLE_S)
+        time.sleep(plan.settle_s)
         before, started = _by_worker(ground), time.perf_counter()
         watch = CpuWatch(workers=workers, postgres=[ground.postgres], redis=[ground.redis])
         time.sleep(plan.watch_s)

@@ -6,9 +6,8 @@ whichever side of the commit the cut was on. The seeds are fixed; how far the se
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -16,57 +15,25 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
 
 from moderation.assessment import Claim, Submission
 from moderation.errors import LedgerUnavailable, NotFound
 from moderation.ledger import tally
 from moderation.ledger.claim import claim
 from moderation.ledger.ending import Ending, fail, give_back, try_later
-from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.policies import pin
 from moderation.ledger.recording import record
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire
-from moderation.settings import LedgerSettings
 from producer import Client
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, claimed, row, verdict
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, through_proxy
 
 T = TypeVar("T")
 
 CUTS = 100
 _TRIES = 5
-
-
-@contextmanager
-def through(database_url: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy to this database, and the database's URL through it."""
-    url = make_url(database_url)
-    assert url.port is not None
-    with Proxy(url.port) as proxy:
-        yield proxy, url.set(port=proxy.port).render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def cut_off(postgres_url: str) -> Iterator[tuple[Proxy, Engine]]:
-    """The ledger through a proxy, on one connection that stands, so that a cut hits what the test does."""
-    with through(postgres_url) as (proxy, url):
-        engine = open_ledger(url, LedgerSettings(pool_size=1))
-        ping(engine)
-        yield proxy, engine
-        engine.dispose()
-
-
-@pytest.fixture
-def proxy(cut_off: tuple[Proxy, Engine]) -> Proxy:
-    return cut_off[0]
-
-
-@pytest.fixture
-def far(cut_off: tuple[Proxy, Engine]) -> Engine:
-    return cut_off[1]
 
 
 class Cutter:
@@ -172,7 +139,7 @@ def test_clients_whose_connections_are_cut_submit_each_image_once(ledger: Engine
 
     def one(seed: int) -> list[UUID]:
         chance = random.Random(seed)
-        with through(postgres_url) as (proxy, url), Client(url, None) as client:
+        with through_proxy(postgres_url) as (proxy, url), Client(url, None) as client:
             accepted = [client.submit("https://images.test/first.jpg", POLICY).id]
             for number in range(CUTS // 8):
                 if chance.random() < 0.5:
