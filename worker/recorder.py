@@ -20,7 +20,7 @@ from moderation.verdict import Verdict
 log = structlog.get_logger()
 
 _MOST = 64  # verdicts of one statement: some 200 KB, written in about 10 ms
-_LINGER_S = 0.02  # of a busy worker, for more to join: beside a judge's second or two it does not show
+_LINGER_S = 0.05  # of a busy worker, for more to join: beside a judge's second or two it does not show
 _BUSY = 8  # items in hand from which a worker is busy
 
 _Waiting = tuple[Judged, Future[Ending]]
@@ -66,11 +66,11 @@ class Recorder:
                     self._written([waiting], last_try=True)
 
     def _gather(self) -> list[_Waiting]:
-        """What else has come, or comes within moments."""
+        """What else has come, or comes within moments; nothing more can, once all that is in hand is here."""
         until = time.monotonic() + (_LINGER_S if self._in_hand() > _BUSY else 0.0)
         more: list[_Waiting] = []
         while len(more) < _MOST - 1:
-            left_s = until - time.monotonic()
+            left_s = until - time.monotonic() if len(more) + 1 < self._in_hand() else 0.0
             try:
                 waiting = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
             except Empty:

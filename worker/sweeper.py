@@ -43,6 +43,7 @@ class Sweeper:
         self._queue = queue
         self._bundle = bundle
         self._runs_off = False
+        self._look_for_lost_at = 0.0
         self._awake_since = time.time()  # not monotonic, which stands still while the machine sleeps
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
@@ -110,6 +111,9 @@ class Sweeper:
     def _find_lost(self) -> None:
         """Rows whose message is neither claimed nor in the queue: popped by a worker that died, or flushed."""
         after_s = self._queue.ring_again_s
+        if time.monotonic() < self._look_for_lost_at:
+            return
+        self._look_for_lost_at = time.monotonic() + after_s / 4  # it reads the whole queue where that is slow
         if any_overdue(self._engine, after_s=after_s):
             lost = find_lost(self._engine, self._doorbell.waiting(), after_s=after_s)
             if lost:
