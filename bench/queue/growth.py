@@ -29,7 +29,7 @@ _GROUP = 16
 _FILL = text("""
     INSERT INTO assessment (id, uri, policy, policy_revision_id, batch, priority, state, attempt, charged, created_at,
                             ended_at, ring_at)
-    SELECT gen_random_uuid(), 's3://bucket-of-crawls/2026/11/' || n || '/image.jpg', :policy, :revision,
+    SELECT uuidv7(), 's3://bucket-of-crawls/2026/11/' || n || '/image.jpg', :policy, :revision,
            'crawl-' || n % 10, 1, CASE WHEN n % 20 < 10 THEN 'done' ELSE 'queued' END, (n % 20 < 10)::int,
            (n % 20 < 10)::int, now() - interval '1 day', CASE WHEN n % 20 < 10 THEN now() - interval '1 hour' END,
            CASE WHEN n % 20 >= 10 THEN now() - interval '1 day' + n * interval '1 ms' END
