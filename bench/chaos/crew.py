@@ -30,11 +30,22 @@ class Post:
 
 
 class Crew:
-    """Keeps every post manned until it is dismissed."""
+    """Keeps every post manned until it is dismissed.
+
+    folder: keeps a log for each worker. up: what a worker logs when it is about to take work.
+    """
 
     def __init__(
-        self, command: list[str], env: dict[str, str], size: int, folder: Path, history: History
+        self,
+        command: list[str],
+        env: dict[str, str],
+        size: int,
+        folder: Path,
+        history: History,
+        *,
+        up: bytes,
     ) -> None:
+        self._up = up
         self._command = command
         self._env = os.environ | env
         self._folder = folder
@@ -48,13 +59,17 @@ class Crew:
             self._man(post)
         self._thread.start()
 
-    def end(self, post: Post, fault: str) -> float:
-        """Kill -9 or SIGTERM the worker at this post and say how many seconds it took to go."""
+    def is_up(self, post: Post) -> bool:
+        log = self._log(post)
+        return log.exists() and self._up in log.read_bytes()
+
+    def end(self, post: Post, fault: str) -> float | None:
+        """Kill -9 or SIGTERM the worker at this post and say how many seconds it took to go; None if it was gone."""
         number = signal.SIGKILL if fault == "kill" else signal.SIGTERM
         with post.lock:
             process = post.process
             if process is None or process.poll() is not None:
-                return 0.0
+                return None
             post.expected = fault
             self._history.note(fault, worker=post.name)
             start = time.monotonic()
@@ -62,13 +77,20 @@ class Crew:
         process.wait(timeout=120)
         return time.monotonic() - start
 
-    def freeze(self, post: Post, seconds: float) -> None:
-        """Stop the worker longer than its lease, then let it go on."""
+    def stop(self, post: Post, seconds: float) -> bool:
+        """SIGSTOP the worker at this post; whether there was one."""
+        with post.lock:
+            process = post.process
+            if process is None or process.poll() is not None:
+                return False
+            self._history.note("freeze", worker=post.name, seconds=seconds)
+            process.send_signal(signal.SIGSTOP)
+            return True
+
+    def go_on_after(self, post: Post, seconds: float) -> None:
+        """SIGCONT for whoever was stopped at this post."""
         process = post.process
-        if process is None or process.poll() is not None:
-            return
-        self._history.note("freeze", worker=post.name, seconds=seconds)
-        process.send_signal(signal.SIGSTOP)
+        assert process is not None
         self._dismissed.wait(seconds)
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
@@ -100,7 +122,7 @@ class Crew:
     def _man(self, post: Post) -> None:
         post.incarnation += 1
         post.expected = None
-        with (self._folder / f"{post.name}.log").open("ab") as log:
+        with self._log(post).open("ab") as log:
             post.process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", *self._command, post.name],
                 env=self._env,
@@ -109,3 +131,6 @@ class Crew:
                 start_new_session=True,
             )
         self._history.note("started", worker=post.name)
+
+    def _log(self, post: Post) -> Path:
+        return self._folder / f"{post.name}.log"

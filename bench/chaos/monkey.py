@@ -13,11 +13,15 @@ from bench.chaos.plan import Plan
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 
-_BUSY_WITHIN_S = 30.0  # a worker that found no work by then is killed idle
+_READY_WITHIN_S = 60.0  # workers that an earlier fault keeps from work are not waited for longer
+_LOOK_EVERY_S = 0.02
 
 
 class Monkey:
-    """Does one fault at a time. busy: whether the worker of this name has work in hand."""
+    """Does one fault at a time.
+
+    busy: the names of the workers that have work in hand.
+    """
 
     def __init__(
         self,
@@ -25,7 +29,7 @@ class Monkey:
         crew: Crew,
         *,
         history: History,
-        busy: Callable[[str], bool],
+        busy: Callable[[], set[str]],
         postgres: LocalPostgres,
         redis_server: LocalRedis,
     ) -> None:
@@ -36,6 +40,7 @@ class Monkey:
         self._postgres = postgres
         self._redis = redis_server
         self._random = random.Random(plan.seed)
+        self._next_at = 0.0  # monotonic
         self._frozen: dict[int, threading.Thread] = {}
 
     def do(self, fault: str) -> None:
@@ -64,29 +69,48 @@ class Monkey:
         for thread in self._frozen.values():
             thread.join()
 
+    def wait_for_the_crew(self) -> None:
+        """Until the pace allows another fault and every worker that is not frozen is up.
+
+        What is counted is what a death costs a crew that is there, not how long a backlog waits where nobody lives
+        long enough to take it: without this, two cores start workers and do little else.
+        """
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        end = time.monotonic() + _READY_WITHIN_S
+        while not all(self._crew.is_up(post) for post in self._awake()) and time.monotonic() < end:
+            time.sleep(_LOOK_EVERY_S)
+        self._next_at = time.monotonic() + self._plan.pace_s
+
     def _end_a_busy_worker(self, fault: str) -> None:
-        post = self._victim()
-        self._wait(0, 0.25)
-        took_s = self._crew.end(post, fault)
+        self._wait(0, 0.4)
+        while (took_s := self._crew.end(post := self._victim(), fault)) is None:
+            pass  # poison was faster
         if fault == "term":
             self._history.note("gone", worker=post.name, took_s=round(took_s, 2))
 
     def _victim(self) -> Post:
-        end = time.monotonic() + _BUSY_WITHIN_S
+        """A worker with work in hand, or any if none has for a long while."""
+        end = time.monotonic() + _READY_WITHIN_S
         while True:
-            awake = [post for post in self._crew.posts if post.number not in self._still_frozen()]
-            post = self._random.choice(awake)
-            if self._busy(post.name) or time.monotonic() > end:
-                return post
-            time.sleep(0.02)
+            awake, busy = self._awake(), self._busy()
+            if at_work := [post for post in awake if post.name in busy]:
+                return self._random.choice(at_work)
+            if time.monotonic() > end:
+                return self._random.choice(awake)
+            time.sleep(_LOOK_EVERY_S)
+
+    def _awake(self) -> list[Post]:
+        frozen = self._still_frozen()
+        return [post for post in self._crew.posts if post.number not in frozen]
 
     def _still_frozen(self) -> set[int]:
         return {number for number, thread in self._frozen.items() if thread.is_alive()}
 
     def _freeze(self) -> None:
-        post = self._victim()
         seconds = self._plan.lease_s + 5
-        thread = threading.Thread(target=self._crew.freeze, args=(post, seconds), daemon=True)
+        while not self._crew.stop(post := self._victim(), seconds):
+            pass
+        thread = threading.Thread(target=self._crew.go_on_after, args=(post, seconds), daemon=True)
         self._frozen[post.number] = thread
         thread.start()
 

@@ -80,13 +80,16 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
             plan.workers,
             folder,
             history,
+            up=b" ready.",
         )
         client = stack.enter_context(redis.Redis.from_url(notes.url))
         monkey = Monkey(
             plan,
             crew,
             history=history,
-            busy=lambda name: int(client.hget("in_hand", name) or 0) > 0,
+            busy=lambda: {
+                name.decode() for name, count in client.hgetall("in_hand").items() if int(count) > 0
+            },
             postgres=postgres,
             redis_server=broker,
         )
@@ -106,6 +109,7 @@ def _send_and_break(plan: Plan, sender: Celery, monkey: Monkey) -> None:
     faults = plan.faults
     per_step = -(-plan.items // max(1, len(faults)))
     for step, fault in enumerate(faults):
+        monkey.wait_for_the_crew()
         for item in range(step * per_step, min(plan.items, (step + 1) * per_step)):
             sender.send_task("peer.judge", (item, plan.latency_s), queue=_QUEUE)
         monkey.do(fault)
@@ -125,7 +129,7 @@ def _settle(client: redis.Redis) -> None:
 def worker(name: str) -> None:
     os.environ["PEER_WORKER"] = name
     app.worker_main(
-        ["worker", "-P", "threads", "-c", os.environ["PEER_THREADS"], "-n", name, "-l", "WARNING",
+        ["worker", "-P", "threads", "-c", os.environ["PEER_THREADS"], "-n", name, "-l", "INFO",
          "--without-gossip", "--without-mingle"]
     )  # fmt: skip
 

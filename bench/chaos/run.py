@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from bench.chaos.checker import Outcome, check
 from bench.chaos.crew import Crew
@@ -28,6 +28,7 @@ console = Console(stderr=True, highlight=False)
 
 _POLICY = "llavaguard-default"
 _TERMINAL = ("done", "failed", "cancelled")
+_BUSY = text("SELECT DISTINCT worker FROM assessment WHERE state = 'running'")
 
 
 def run(plan: Plan, folder: Path) -> Outcome:
@@ -52,12 +53,13 @@ def run(plan: Plan, folder: Path) -> Outcome:
             plan.workers,
             logs,
             history,
+            up=b"worker_started",
         )
         monkey = Monkey(
             plan,
             crew,
             history=history,
-            busy=lambda name: _is_busy(engine, name),
+            busy=lambda: _workers(engine, _BUSY),
             postgres=postgres,
             redis_server=redis_server,
         )
@@ -95,13 +97,12 @@ def _worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> 
     }
 
 
-def _is_busy(engine: Engine, worker: str) -> bool:
-    query = text("SELECT 1 FROM assessment WHERE state = 'running' AND worker = :worker LIMIT 1")
+def _workers(engine: Engine, query: TextClause) -> set[str]:
     try:
         with engine.connect() as connection:
-            return connection.execute(query, {"worker": worker}).first() is not None
+            return set(connection.execute(query).scalars())
     except Exception:  # noqa: BLE001 - Postgres is being stopped on purpose
-        return False
+        return set()
 
 
 def _break_while_submitting(
@@ -112,6 +113,8 @@ def _break_while_submitting(
     steps = max(1, len(faults))
     per_step = -(-len(uris) // steps)
     for step in range(steps):
+        if faults:
+            monkey.wait_for_the_crew()
         chunk = uris[step * per_step : (step + 1) * per_step]
         submitting = threading.Thread(target=_submit, args=(client, chunk, step * per_step, history))
         submitting.start()

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Engine, text
 
 from moderation.ledger.engine import reaching_postgres
-from moderation.ledger.retry import SELECTED, Selection
 
 Row = dict[str, Any]
 _PAGE = 1000  # rows fetched at a time: constant memory for any number of verdicts
@@ -29,29 +27,6 @@ _VERDICTS = text("""
     ORDER BY v.seq
 """)
 
-_FAILED = text(f"""
-    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, a.error_code, a.error_detail,
-           a.attempt, a.crashes, a.created_at, a.ended_at
-    FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id
-    WHERE a.state = 'failed' AND {SELECTED}
-    ORDER BY a.ended_at LIMIT :limit
-""")
-
-_FAILED_COUNTS = text(f"""
-    SELECT a.error_code, count(*) AS n FROM assessment a
-    WHERE a.state = 'failed' AND {SELECTED} GROUP BY a.error_code ORDER BY n DESC
-""")
-
-_ONE = text("""
-    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, r.prompt_sha256 AS policy_sha256,
-           a.batch, a.key, a.metadata, a.priority, a.state, a.attempt, a.charged, a.crashes, a.error_code,
-           a.error_detail, a.created_at, a.claimed_at, a.ended_at, a.not_before, a.worker, a.submission_id, a.reassesses,
-           r.prompt AS policy_text
-    FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id WHERE a.id = :id
-""")
-_ATTEMPTS = text("SELECT * FROM attempt WHERE assessment_id = :id ORDER BY attempt")
-_VERDICT = text("SELECT * FROM verdict WHERE assessment_id = :id")
-
 
 def last_sweep(engine: Engine) -> Row | None:
     """When the ledger was last swept (age_s, seconds), by which worker, and what it did in all."""
@@ -70,28 +45,6 @@ def verdicts(
         result = connection.execution_options(yield_per=_PAGE).execute(_VERDICTS, values)
         for row in result.mappings():
             yield dict(row)
-
-
-def failures(engine: Engine, selection: Selection, *, limit: int = 1000) -> list[Row]:
-    """Failed assessments, oldest first."""
-    return _all(engine, _FAILED, selection.values() | {"limit": limit})
-
-
-def failure_counts(engine: Engine, selection: Selection) -> dict[str, int]:
-    """Failed assessments by error code, most first."""
-    return {row["error_code"]: row["n"] for row in _all(engine, _FAILED_COUNTS, selection.values())}
-
-
-def story(engine: Engine, id_: UUID) -> Row | None:
-    """One assessment with its attempts and its verdict: all that explains it. None where there is no such id."""
-    found = _all(engine, _ONE, {"id": id_})
-    if not found:
-        return None
-    verdict = _all(engine, _VERDICT, {"id": id_})
-    return found[0] | {
-        "attempts": _all(engine, _ATTEMPTS, {"id": id_}),
-        "verdict": verdict[0] if verdict else None,
-    }
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:

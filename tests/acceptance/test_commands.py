@@ -144,9 +144,10 @@ def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) 
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:
-    assert "not_found 1" in run(tmp_path, "failed").stdout
-    told = run(tmp_path, "explain", judged["failed"]).stdout
+    assert re.search(r"^1\s+not_found\s+images\.test", run(tmp_path, "failed").stdout, re.MULTILINE)
+    told = run(tmp_path, "explain", judged["failed"], "--policy-text").stdout
     assert re.search(r"attempt 1 failed by w1: not_found: 404", told)
+    assert "Provide a safety assessment" in told
     story = json.loads(run(tmp_path, "explain", judged["unsafe"], "--json").stdout)
     assert story["verdict"]["rating"] == "Unsafe"
     assert story["policy_text"].startswith("Provide a safety assessment")

@@ -13,14 +13,17 @@ from sqlmodel import SQLModel
 
 from moderation.assessment import Submission
 from moderation.errors import HostUnavailable, LedgerUnavailable, NotFound, RuntimeUnavailable, UnknownPolicy
-from moderation.ledger import migrate, reading, tally
+from moderation.ledger import migrate, tally
 from moderation.ledger.claim import beat, claim, defer_suspects
 from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.failures import failure_counts
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
-from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.selection import Selection
+from moderation.ledger.story import story as tell_story
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import any_overdue, expire, find_lost
 from moderation.verdict import Ask, Rung
@@ -111,7 +114,7 @@ def test_a_verdict_is_recorded_with_its_attempt_and_asks(ledger: Engine) -> None
     taken = claimed(ledger)
     ask = Ask(rung=Rung.STRICT, raw="{...}", elapsed_ms=12.0)
     assert record(ledger, taken, verdict(asks=(ask,)), worker="w1") is Ending.WRITTEN
-    story = reading.story(ledger, taken.id)
+    story = tell_story(ledger, taken.id)
     assert story is not None
     assert (story["state"], story["verdict"]["rating"]) == ("done", "Safe")
     (attempt,) = story["attempts"]
@@ -130,7 +133,7 @@ def test_what_a_model_says_is_kept_though_postgres_cannot_hold_it(ledger: Engine
     odd = "a\0b\udc80c"
     answer = verdict(raw_output=odd, rationale=odd, asks=(Ask(rung=Rung.STRICT, raw=odd),))
     assert record(ledger, taken, answer, worker="w1") is Ending.WRITTEN
-    story = reading.story(ledger, taken.id)
+    story = tell_story(ledger, taken.id)
     assert story is not None
     assert story["verdict"]["raw_output"] == "a\ufffdb?c"
     assert story["attempts"][0]["asks"][0]["raw"] == "a\ufffdb?c"
@@ -249,7 +252,7 @@ def test_a_retry_keeps_history_and_a_terminal_row_stays(ledger: Engine) -> None:
     failed, done = claimed(ledger), claimed(ledger)
     fail(ledger, failed, NotFound("404"), worker="w1", timings_ms={})
     record(ledger, done, verdict(), worker="w1")
-    assert reading.failure_counts(ledger, Selection()) == {"not_found": 1}
+    assert failure_counts(ledger, Selection()) == {"not_found": 1}
     assert retry_failed(ledger, Selection(code="undecodable")) == []
     assert retry_failed(ledger, Selection(code="not_found")) == [failed.id]
     again = claimed(ledger, failed.id)

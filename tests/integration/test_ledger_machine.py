@@ -31,7 +31,8 @@ from moderation.ledger.pauses import Scope, cap, pause, resume, uncap
 from moderation.ledger.policies import PinnedPolicy, pin
 from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
-from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.selection import Selection
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire, find_lost
 from tests.support.conservation import violations

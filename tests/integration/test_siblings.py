@@ -18,8 +18,8 @@ from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.reading import story
 from moderation.ledger.relay import Due, ring_due
+from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client

@@ -8,7 +8,8 @@ from moderation.ledger import migrate, tally
 from moderation.ledger.ending import fail, give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.recording import record
-from moderation.ledger.retry import Selection, cancel_queued
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from moderation.ledger.sweep import expire
 from moderation.settings import QueueSettings
 from producer import Client

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 HOLDS = {
-    "dev.txt": ("worker", "cpu", "embedded", "parquet", "dev"),
-    "worker.txt": ("worker", "cpu", "parquet"),
-    "gpu.txt": ("worker", "parquet", "gpu"),
+    "dev.txt": ("worker", "cpu", "embedded", "parquet", "serve", "plots", "tracing", "dev"),
+    "worker.txt": ("worker", "cpu", "parquet", "serve", "tracing"),
+    "gpu.txt": ("worker", "parquet", "serve", "tracing", "gpu"),
 }
 
 
