@@ -1,4 +1,7 @@
-"""Run chaos, print one table, keep it with machine and commit; exit 1 unless nothing was lost or doubled, and nothing but poison failed."""
+"""Run chaos, print one table, keep it with machine and commit.
+
+Exit 1 unless nothing was lost or doubled, and nothing but poison failed.
+"""
 
 import argparse
 import json

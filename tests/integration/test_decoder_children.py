@@ -160,7 +160,6 @@ PARENT = """
     import os, signal, sys
     from tests.support.pictures import encode, quarters
     from worker.images.decode import Decoder
-from worker.images.decoder_process import DecoderProcess
     decoder = Decoder()
     decoder.decode(encode(quarters(), "PNG"), pixels=False)
     print(*decoder.pids, flush=True)
