@@ -46,6 +46,7 @@ class Submission(BaseModel):
     key: idempotency key; the same key under the same policy id is the same assessment.
     reuse: whether a verdict about the same pixels, on the same basis, may answer for this one.
     submission_id: the same for all policies that one image was submitted under; None where it is one.
+    tenant: on whose behalf, where a producer submits for several: pauses and caps can name it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Submission(BaseModel):
     metadata: dict[str, Any] | None = None
     submission_id: UUID | None = None
     reuse: bool = True
+    tenant: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @field_validator("uri")
     @classmethod
@@ -69,7 +71,7 @@ class Submission(BaseModel):
             )
         return uri
 
-    @field_validator("uri", "key", "batch")
+    @field_validator("uri", "key", "batch", "tenant")
     @classmethod
     def _is_printable(cls, value: str | None) -> str | None:
         # Postgres cannot hold NUL, and a line break in a URI is how headers are forged.
@@ -89,11 +91,15 @@ class Submission(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What submit hands back: the assessment's id, and whether this key was known before."""
+    """What submit hands back: the assessment's id, and whether this key was known before.
+
+    rung: whether the submitter is to ring it; what is paused or capped waits for the relay.
+    """
 
     id: UUID
     policy: str  # id@revision
     known: bool
+    rung: bool = False
 
 
 @dataclass(frozen=True, slots=True)

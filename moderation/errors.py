@@ -12,7 +12,7 @@
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
     │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
-    │   ├── ConsumerTaken, DatabaseRestored
+    │   ├── ConsumerTaken, DatabaseRestored, QueueFull
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -276,6 +276,12 @@ class DatabaseRestored(Unavailable):
     """The database came from another cluster, and its transaction ids with it: `vetline db upgrade` begins an epoch."""
 
     code = "database_restored"
+
+
+class QueueFull(Unavailable):
+    """As many rows wait as may: nothing was accepted; submit again later."""
+
+    code = "queue_full"
 
 
 class Poison(VetlineError):

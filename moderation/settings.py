@@ -55,7 +55,15 @@ class QueueSettings(BaseSettings):
 
     name: str = "vetline"  # and NAME.urgent beside it
     key_prefix: str = ""  # for several installations on one Redis
-    depth: int = Field(1000, gt=0)  # messages rung ahead: a second's work of 16 GPUs at 60 images/s
+    # Rows rung ahead in each of the two queues: a second's work of 16 GPUs at 60 images/s. Producers stop at half, so
+    # that the relay always finds room for what is older, lower, or of somebody else.
+    depth: int = Field(1000, gt=0)
+    # Of the room beside the urgent queue, what low rows get while normal ones wait as well.
+    low_share: float = Field(0.2, ge=0, le=1)
+    # Rows that one message may ring: Celery's price is about 0.8 ms of CPU for each message. Used where items are quick.
+    bundle: int = Field(16, gt=0)
+    bound: int | None = Field(None, gt=0)  # rows that may wait in the ledger before producers are held up
+    when_full: Literal["refuse", "wait"] = "refuse"  # what then happens to who submits
     # A row rung so long ago, not claimed, and its message not in the queue any more: the ring was lost. Workers claim
     # within milliseconds of popping.
     ring_again_s: float = Field(8, gt=0)

@@ -16,6 +16,7 @@ from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
 from moderation.policy import parse_ref
 from moderation.settings import QueueSettings, ServiceSettings
+from producer.bound import Bound
 from producer.ringing import Ringing
 
 CHUNK = 1000  # rows of one statement: 181,000 rows/s were measured there, and memory stays small
@@ -58,6 +59,7 @@ class Client:
             raise BadSetting("no database: set DATABASE_URL or pass database_url")
         self._engine: Engine = open_ledger(database_url)
         self._ringing = Ringing(redis_url, QueueSettings())
+        self._bound = Bound(self._engine, QueueSettings())
 
     def submit(
         self,
@@ -75,7 +77,7 @@ class Client:
         policy: "id" pins the revision current now; "id@revision" names one.
         key: the same key under the same policy is the same assessment, however often and from wherever.
         reuse: whether a verdict about the same pixels under the same policy revision and model may answer for it.
-        Raises InvalidSubmission, UnknownPolicy, LedgerUnavailable.
+        Raises InvalidSubmission, UnknownPolicy, QueueFull, LedgerUnavailable.
         """
         submission = self.check(
             uri=uri, policy=policy, key=key, priority=priority, batch=batch, metadata=metadata, reuse=reuse
@@ -166,9 +168,10 @@ class Client:
         self.close()
 
     def _submit(self, submissions: Sequence[Submission]) -> list[Ticket]:
+        _again(self._bound.admit)(len(submissions))
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = [new_id() for _ in submissions]
-        rung = self._ringing.promise(len(submissions))
+        rung = self._ringing.promise(submissions)
         tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
         if rung:
             self._ringing.ring(submissions, tickets)

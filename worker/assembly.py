@@ -11,6 +11,7 @@ from worker.settings import WorkerSettings
 from worker.station import Station
 from worker.steps import Shift, install
 from worker.tasks import register
+from worker.telling import TellingStep
 
 
 def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None = None) -> Celery:
@@ -25,5 +26,6 @@ def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None 
 
     shift = Shift(lambda: Station(database_url, redis_url, settings, ring_webhook), QueueSettings().names)
     install(app, shift)
+    app.steps["consumer"].add(TellingStep)
     register(app, shift)
     return app

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from moderation.cli.output import talk
 from moderation.errors import Misuse, VetlineError
-from moderation.ledger import failures, reading
+from moderation.ledger import failures, reading, tally
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.selection import Selection
 from moderation.services.child import Child
@@ -93,7 +93,7 @@ def _ledger(services: Services) -> Iterator[Engine]:
 
 
 def _open(engine: Engine, batch: str | None = _BATCH) -> int:
-    counts = reading.counts(engine, batch=batch)
+    counts = tally.counts(engine, batch=batch)
     return counts.get("queued", 0) + counts.get("running", 0)
 
 

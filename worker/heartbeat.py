@@ -17,16 +17,26 @@ _TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well bef
 
 
 class Heartbeat:
-    """A thread that beats until it is stopped."""
+    """A thread that beats until it is stopped.
+
+    settle: what else is to be put right once Postgres answers; raises LedgerUnavailable.
+    tick: called at each turn of its loop.
+    """
 
     def __init__(
-        self, engine: Engine, hand: Hand, settings: LeaseSettings, tick: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        hand: Hand,
+        settings: LeaseSettings,
+        *,
+        settle: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
-        """tick: called at each turn of its loop."""
         self._tick = tick
         self._engine = engine
         self._hand = hand
         self._settings = settings
+        self._settle = settle
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -47,6 +57,7 @@ class Heartbeat:
         held = self._hand.held()
         try:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
+            self._settle()
         except LedgerUnavailable as exc:
             log.warning("beat_missed", held=len(held), error=str(exc))
             return False

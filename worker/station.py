@@ -72,20 +72,32 @@ class Station:
             board=self.board,
             tick=partial(self.pulse.beat, "gate"),
         )
+        queue = QueueSettings()
         self.desk = Desk(
-            self._engine, worker=settings.node, lease=self._lease, gate=self.gate, assess=self._assess
+            self._engine,
+            worker=settings.node,
+            lease=self._lease,
+            gate=self.gate,
+            assess=self._assess,
+            put_back=self._doorbell.put_back,
+            bundle=queue.bundle,
         )
         self.herald = Herald(self._engine, ring_webhook, WebhookSettings(), worker=settings.node)
         self.desk.on_recorded = self.herald.recorded
         self._heartbeat = Heartbeat(
-            self._engine, self.desk.hand, self._lease, tick=partial(self.pulse.beat, "heartbeat")
+            self._engine,
+            self.desk.hand,
+            self._lease,
+            settle=self.desk.settle_doubts,
+            tick=partial(self.pulse.beat, "heartbeat"),
         )
         self._sweeper = Sweeper(
             self._engine,
             self._doorbell,
             worker=settings.node,
             lease=self._lease,
-            queue=QueueSettings(),
+            queue=queue,
+            bundle=self.desk.tempo.rows,
             tick=partial(self.pulse.beat, "sweeper"),
         )
 
@@ -101,10 +113,10 @@ class Station:
             part.start()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
 
-    def work(self, id_: UUID) -> str:
+    def work(self, *ids: UUID) -> str:
         """See Desk.work."""
         with self.turns.working():
-            return self.desk.work(id_)
+            return self.desk.work(*ids)
 
     def close(self, *, exit_code: int = 0) -> None:
         """Take nothing more, and make sure that this process is gone in time: what hangs is given back."""
@@ -119,7 +131,7 @@ class Station:
 
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
-        for part in (self.herald, self._sweeper, self._heartbeat, self._trial):
+        for part in (self.desk, self.herald, self._sweeper, self._heartbeat, self._trial):
             part.stop()
         self._tools.close()
         self._doorbell.close()

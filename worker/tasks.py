@@ -4,7 +4,7 @@ from uuid import UUID
 
 from celery import Celery, Task
 
-from moderation.doorbell import TASK
+from moderation.doorbell import MORE, TASK
 from moderation.errors import InvalidSubmission
 from moderation.webhook import TASK as DELIVER
 from worker.desk import Desk
@@ -23,12 +23,14 @@ def register(app: Celery, shift: Shift) -> None:
     ) -> dict[str, str]:
         """Assess the row of this id; without an id, submit the URI under the policy and assess that.
 
+        A header may name more rows, which came in one message with it.
         Returns what Flower shows. Raises Misuse for a message that names nothing that could be assessed.
         """
         assert shift.station is not None, "tasks run while the worker does"
         station = shift.station
         row = _row(id) if id is not None else _admitted(station.desk, uri, policy, str(task.request.id))
-        return {"assessment": str(row), "outcome": station.work(row)}
+        more = [_row(other) for other in task.request.get(MORE) or ()]
+        return {"assessment": str(row), "outcome": station.work(row, *more)}
 
     @app.task(name=DELIVER)
     def deliver(webhook: str) -> dict[str, str]:

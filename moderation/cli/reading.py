@@ -1,5 +1,6 @@
 """The command that tells how it goes: status."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -7,7 +8,8 @@ import typer
 from moderation.assessment import State
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json
-from moderation.ledger import reading
+from moderation.ledger import reading, tally
+from moderation.ledger.pauses import Scope, pauses
 
 commands = typer.Typer()
 
@@ -18,19 +20,25 @@ Policy = Annotated[str | None, typer.Option(help="Only this policy id.")]
 
 @commands.command()
 def status(batch: Batch = None, as_json: Json = False) -> None:
-    """Counts by state, pace and time left."""
+    """Counts by state, pace, time left, and what is paused."""
     with opened_ledger() as engine:
-        counts = reading.counts(engine, batch=batch)
-        pace = reading.pace(engine, batch=batch)
+        counts = tally.counts(engine, batch=batch)
+        pace = tally.pace(engine, batch=batch)
         swept = reading.last_sweep(engine)
+        paused = pauses(engine)
     states = {state.value: counts.get(state.value, 0) for state in State}
     still_open = states["queued"] + states["running"]
     left_s = round(still_open / pace) if pace and still_open else None
     if as_json:
-        print_json({"batch": batch, "states": states, "per_s": pace, "left_s": left_s, "sweep": swept})
+        told = {"batch": batch, "states": states, "per_s": pace, "left_s": left_s, "sweep": swept}
+        print_json(told | {"pauses": [asdict(pause) for pause in paused]})
         return
     typer.echo("  ".join(f"{state} {count}" for state, count in states.items()))
     typer.echo(f"pace {pace:.1f}/s over the last minute" + (f", {left_s} s left" if left_s else ""))
+    for pause in paused:
+        what = pause.scope.value if pause.scope is Scope.EVERYTHING else f"{pause.scope.value} {pause.name}"
+        why = f": {pause.reason}" if pause.reason else ""
+        typer.echo(f"paused: {what}, by {pause.paused_by}, {pause.paused_at:%Y-%m-%d %H:%M} UTC{why}")
     if swept is None:
         typer.echo("swept: never; no worker has run on this ledger")
     else:

@@ -17,7 +17,7 @@ from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_jsonl, talk
 from moderation.cli.reading import Batch, Json
 from moderation.errors import LedgerUnavailable
-from moderation.ledger import reading
+from moderation.ledger import reading, tally
 from moderation.ledger.activity import workers
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.selection import Selection
@@ -47,8 +47,8 @@ class Sight:
 
 def look(engine: Engine, batch: str | None) -> Sight:
     """The ledger as it is now."""
-    counts = reading.counts(engine, batch=batch)
-    per_s = reading.pace(engine, batch=batch)
+    counts = tally.counts(engine, batch=batch)
+    per_s = tally.pace(engine, batch=batch)
     states = {state.value: counts.get(state.value, 0) for state in State}
     still_open = states["queued"] + states["running"]
     return Sight(

@@ -10,18 +10,6 @@ from moderation.ledger.engine import reaching_postgres
 Row = dict[str, Any]
 _PAGE = 1000  # rows fetched at a time: constant memory for any number of verdicts
 
-_COUNTS = text("""
-    SELECT state, count(*) AS n FROM assessment
-    WHERE CAST(:batch AS text) IS NULL OR batch = :batch
-    GROUP BY state
-""")
-
-_PACE = text("""
-    SELECT count(*) / 60.0 AS per_s FROM assessment
-    WHERE state IN ('done', 'failed') AND ended_at > now() - interval '60 seconds'
-        AND (CAST(:batch AS text) IS NULL OR batch = :batch)
-""")
-
 _SWEPT = text("""
     SELECT extract(epoch FROM now() - swept_at)::float AS age_s, worker, rung, expired FROM sweep WHERE id = 1
 """)
@@ -38,16 +26,6 @@ _VERDICTS = text("""
         AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
     ORDER BY v.seq
 """)
-
-
-def counts(engine: Engine, *, batch: str | None = None) -> dict[str, int]:
-    """How many assessments are in each state; states with none are left out."""
-    return {row["state"]: row["n"] for row in _all(engine, _COUNTS, {"batch": batch})}
-
-
-def pace(engine: Engine, *, batch: str | None = None) -> float:
-    """Assessments ended per second, over the last minute."""
-    return float(_all(engine, _PACE, {"batch": batch})[0]["per_s"])
 
 
 def last_sweep(engine: Engine) -> Row | None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
+    Table,
     Text,
     UniqueConstraint,
     Uuid,
@@ -31,6 +32,12 @@ from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
 NOW = text("now()")
+
+# A lane: what is of one tenant, batch and policy. Each is found in one step, however long the others are.
+LANE = (
+    "hashtextextended((((COALESCE(tenant, ''::text) || ' '::text) || COALESCE(batch, ''::text)) || ' '::text)"
+    " || policy, 0)"
+)
 
 
 class Xid8(UserDefinedType[str]):
@@ -89,6 +96,7 @@ class AssessmentRow(SQLModel, table=True):
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
     reuse: whether a verdict about the same pixels may answer for this one.
     cleared_at: when retention took its URI away; it cannot be fetched any more.
+    tenant: on whose behalf it was submitted, where producers tell them apart.
     """
 
     __tablename__ = "assessment"
@@ -110,7 +118,15 @@ class AssessmentRow(SQLModel, table=True):
             name="assessment_rings_while_queued",
         ),
         CheckConstraint("ring_at IS NULL OR rung_at IS NULL", name="assessment_due_or_rung"),
+        # The previous release rings by the first, this one by the second; the first can go with the next release.
         Index("assessment_due", "priority", "ring_at", postgresql_where=text("ring_at IS NOT NULL")),
+        Index(
+            "assessment_lanes",
+            "priority",
+            text(LANE),
+            "ring_at",
+            postgresql_where=text("ring_at IS NOT NULL"),
+        ),
         Index("assessment_rung", "rung_at", postgresql_where=text("rung_at IS NOT NULL")),
         Index("assessment_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("assessment_failures", "error_code", postgresql_where=text("state = 'failed'")),
@@ -152,6 +168,7 @@ class AssessmentRow(SQLModel, table=True):
     reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
     cleared_at: datetime | None = Field(default=None, sa_column=_time())
+    tenant: str | None = Field(default=None, sa_column=_text(nullable=True))
 
 
 class AttemptRow(SQLModel, table=True):
@@ -289,3 +306,61 @@ class SweepRow(SQLModel, table=True):
     worker: str = Field(sa_column=_text())
     rung: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
     expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
+class PauseRow(SQLModel, table=True):
+    """Nothing of this batch, policy or tenant is claimed while the row is here; name is '' for everything."""
+
+    __tablename__ = "pause"
+    __table_args__ = (
+        PrimaryKeyConstraint("scope", "name", name="pause_pk"),
+        CheckConstraint("scope IN ('everything', 'batch', 'policy', 'tenant')", name="pause_scope_known"),
+    )
+
+    scope: str = Field(sa_column=_text())
+    name: str = Field(sa_column=_text())
+    reason: str = Field(sa_column=_text())
+    paused_by: str = Field(sa_column=_text())
+    paused_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class CapRow(SQLModel, table=True):
+    """At most in_hand assessments of this batch or tenant are rung or running at once."""
+
+    __tablename__ = "cap"
+    __table_args__ = (
+        PrimaryKeyConstraint("scope", "name", name="cap_pk"),
+        CheckConstraint("scope IN ('batch', 'tenant')", name="cap_scope_known"),
+        CheckConstraint("in_hand > 0", name="cap_positive"),
+    )
+
+    scope: str = Field(sa_column=_text())
+    name: str = Field(sa_column=_text())
+    in_hand: int
+    set_by: str = Field(sa_column=_text())
+    set_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class TallyRow(SQLModel, table=True):
+    """How many assessments of a batch and tenant ('' for none) were in a state a minute ago."""
+
+    __tablename__ = "tally"
+    __table_args__ = (PrimaryKeyConstraint("batch", "tenant", "state", name="tally_pk"),)
+
+    batch: str = Field(sa_column=_text())
+    tenant: str = Field(sa_column=_text())
+    state: str = Field(sa_column=_text())
+    n: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+# What has changed since: appended by triggers, so that writers do not queue for one row of the tally.
+TALLY_CHANGE = Table(
+    "tally_change",
+    SQLModel.metadata,
+    Column("batch", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Index("tally_change_at", "at"),
+)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.recording import record
 from moderation.verdict import Rating
 from tests.support.commands import run
 from tests.support.ledger import claimed, submitted, verdict

@@ -1,7 +1,8 @@
 """The same pixels under the same policy revision, model and mode are judged once; and secrets go with the need."""
 
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
+from moderation.ledger.recording import record
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
 from moderation.ledger.story import story as tell_story

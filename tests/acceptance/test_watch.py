@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import Engine
 
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.recording import record
 from tests.support.commands import run
 from tests.support.ledger import claimed, submitted, verdict
 from tests.support.waiting import wait_for

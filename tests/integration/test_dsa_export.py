@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from moderation.cli.drafting import commands
 from moderation.dsa.statement import Statement
 from moderation.errors import InvalidSubmission
-from moderation.ledger.ending import record
 from moderation.ledger.reassess import Choice, change_of, reassess
+from moderation.ledger.recording import record
 from moderation.ledger.registry import add
 from moderation.policy import load_policy
 from moderation.verdict import Rating

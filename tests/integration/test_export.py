@@ -18,10 +18,10 @@ from bench.export import measure_export
 from moderation.errors import BadSetting, InvalidSubmission, UnknownPolicy, VetlineError
 from moderation.export.forms import Form
 from moderation.export.run import Wanted, export
-from moderation.ledger.ending import record
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.export import COLUMNS, Choice, Kind
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.recording import record
 from moderation.verdict import Rating
 from tests.support.commands import run
 from tests.support.ledger import claimed, submitted, verdict

@@ -20,17 +20,19 @@ from moderation.errors import (
     RuntimeUnavailable,
     UnknownPolicy,
 )
-from moderation.ledger import migrate, reading
+from moderation.ledger import migrate, tally
 from moderation.ledger.claim import beat, claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.policies import load_revision, pin
+from moderation.ledger.recording import record
+from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.story import story as tell_story
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.sweep import Due, any_overdue, expire, find_lost, ring_due
+from moderation.ledger.sweep import any_overdue, expire, find_lost
 from moderation.verdict import Ask, Rung
 from tests.support.ledger import HIGH, LOW, POLICY, attempts, claimed, row, submitted, verdict
 
@@ -62,7 +64,7 @@ def test_the_same_key_is_one_assessment_also_from_64_threads_at_once(ledger: Eng
     with ThreadPoolExecutor(64) as pool:
         ids = set(pool.map(one, range(64)))
     assert len(ids) == 1
-    assert reading.counts(ledger) == {"queued": 1}
+    assert tally.counts(ledger) == {"queued": 1}
 
 
 def test_a_key_that_comes_twice_in_one_chunk_is_one_assessment(ledger: Engine) -> None:
@@ -76,7 +78,7 @@ def test_a_submission_repeated_after_a_lost_reply_adds_nothing(ledger: Engine) -
     submissions = [Submission(uri="https://images.test/1.jpg", policy=POLICY, key=key) for key in (None, "k")]
     pinned, ids = pin(ledger, [POLICY]), [new_id(), new_id()]
     assert submit(ledger, submissions, pinned, ids) == submit(ledger, submissions, pinned, ids)
-    assert reading.counts(ledger) == {"queued": 2}
+    assert tally.counts(ledger) == {"queued": 2}
 
 
 def test_the_same_key_under_another_policy_is_another_assessment(ledger: Engine) -> None:
@@ -111,7 +113,7 @@ def test_a_worker_that_answers_the_ring_before_the_sweeper_committed_gets_the_ro
             with pytest.raises(TimeoutError):
                 answers[0].result(timeout=0.2)  # it waits for the sweeper's commit
 
-        ring_due(ledger, ring, limit=10)
+        ring_due(ledger, ring, urgent=10, others=10)
         assert [c.id for c in answers[0].result(timeout=10)] == [id_]
 
 
@@ -193,9 +195,9 @@ def test_giving_back_is_uncharged_and_trying_later_is_charged_and_waits(ledger: 
     assert row(ledger, later.id)["state"] == "queued", "no claim before its time"
 
 
-def rung(engine: Engine, *, limit: int = 100, only_first: bool = False) -> list[Due]:
+def rung(engine: Engine, *, others: int = 100, only_first: bool = False) -> list[Due]:
     seen: list[Due] = []
-    ring_due(engine, seen.extend, limit=limit, only_first=only_first)
+    ring_due(engine, seen.extend, urgent=100, others=others, low_share=0, only_first=only_first)
     return seen
 
 
@@ -216,7 +218,7 @@ def test_what_its_runtime_went_down_with_is_given_back_uncharged_and_counted_as_
 
 def test_due_rows_ring_in_order_of_priority_and_no_row_twice_at_once(ledger: Engine) -> None:
     low, normal, high = (submitted(ledger, priority=p) for p in (LOW, 1, HIGH))
-    assert [due.id for due in rung(ledger, limit=2)] == [high, normal]
+    assert [due.id for due in rung(ledger, others=1)] == [high, normal]
     assert [due.id for due in rung(ledger)] == [low]
     assert rung(ledger) == []
 
@@ -245,7 +247,7 @@ def test_a_ring_that_fails_leaves_the_rows_due(ledger: Engine) -> None:
         raise ConnectionError("redis is away")
 
     with pytest.raises(ConnectionError):
-        ring_due(ledger, broken, limit=10)
+        ring_due(ledger, broken, urgent=10, others=10)
     assert [due.id for due in rung(ledger)] == [id_]
 
 
@@ -258,7 +260,7 @@ def test_one_sweeper_at_a_time(ledger: Engine, postgres_url: str) -> None:
         leave.wait(10)
 
     submitted(ledger)
-    sweeping = threading.Thread(target=lambda: ring_due(other, slow, limit=10))
+    sweeping = threading.Thread(target=lambda: ring_due(other, slow, urgent=10, others=10))
     sweeping.start()
     assert inside.wait(10)
     assert expire(ledger, worker="w2", max_crashes=10) is None
@@ -307,7 +309,7 @@ def test_what_an_auditor_relies_on_cannot_be_changed(ledger: Engine, statement: 
 def test_an_absent_postgres_is_one_clear_error() -> None:
     engine = open_ledger("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(LedgerUnavailable, match="Postgres"):
-        reading.counts(engine)
+        tally.counts(engine)
 
 
 def test_suspects_are_left_out_where_asked_and_ring_again_soon(ledger: Engine) -> None:

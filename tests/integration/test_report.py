@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from moderation.cli.exporting import commands
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.export import Choice, snapshot
+from moderation.ledger.recording import record
 from moderation.ledger.retention import clear_uris
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection

@@ -14,10 +14,11 @@ from moderation.cli.retaining import commands
 from moderation.errors import InvalidSubmission, NotFound
 from moderation.ledger import reading
 from moderation.ledger import reassess as reassessing
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.export import Choice, snapshot, totals
 from moderation.ledger.hold import Held, add_hold, holds, remove_hold
 from moderation.ledger.reassess import change_of, reassess
+from moderation.ledger.recording import record
 from moderation.ledger.registry import add
 from moderation.ledger.retention import MonthCount, clear_raw, clear_uris
 from moderation.ledger.retry import retry_failed

@@ -18,14 +18,16 @@ from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.story import story
-from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client
 from producer.client import CHUNK
 from tests.support.ledger import POLICY, attempts, row, submitted
 from tests.support.sglang_runtime import Recorded
 from tests.support.sglang_server import ScriptedServer
+from tests.support.waiting import wait_for
 from worker.settings import WorkerSettings
 from worker.station import Station
 
@@ -161,7 +163,7 @@ def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Clie
 
 def rung(ledger: Engine) -> list[Due]:
     seen: list[Due] = []
-    ring_due(ledger, seen.extend, limit=100)
+    ring_due(ledger, seen.extend, urgent=100, others=100)
     return seen
 
 
@@ -276,10 +278,8 @@ def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(worker.work, tickets[0].id)
         server.wait_until(lambda s: len(judged(s)) == 2, timeout_s=30)
-        held = {claim.id for claim in worker.desk.hand.held()}
-        assert held == set(ids(tickets)[1:]), (
-            "the first has ended, the second is being judged, the third waits"
-        )
+        # The first has ended, the second is being judged, the third waits.
+        wait_for(lambda: {claim.id for claim in worker.desk.hand.held()} == set(ids(tickets)[1:]))
         assert worker.desk.give_back_all() == 2
         server.script()
         server.stop_listening()

@@ -7,7 +7,7 @@ Works while the previous release runs: it reads none of this, and what it writes
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
