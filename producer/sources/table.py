@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """check: what else a row must bear, or is made into; see the layouts."""
+    """change: what a row is made into before its columns are read; see the layouts."""
 
     name: str
     columns: Columns
@@ -31,7 +31,7 @@ class Table:
         names = next(rows, None)
         if not names:
             raise BadSource(f"{self.name} has no header")
-        self.columns.check(names, self.name)
+        self.columns.check(list(self.change(dict.fromkeys(names, ""))), self.name)
         while True:
             what: Item | Refusal
             start = lines.number + 1
