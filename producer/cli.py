@@ -159,7 +159,8 @@ class _Run:
     def _run(self, client: Client | None, place: Place, bookmark: Bookmark | None) -> Place:
         self._stack.enter_context(self.refusals)
         bar = self._stack.enter_context(progress_bar())
-        task = bar.add_task("enqueue", total=None)
+        before = place.accepted + place.known + place.refused
+        task = bar.add_task("enqueue", total=None, before=before, completed=before)
 
         def progress(place: Place, done: float | None) -> None:
             count = place.accepted + place.known + place.refused

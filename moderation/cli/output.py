@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -15,7 +16,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -29,11 +29,23 @@ def talk(line: str) -> None:
 
 
 class _Rate(ProgressColumn):
-    """Items a second, lately."""
+    """Items a second since the start; the task's field `before` is what was done before it."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
+        rate = _rate(task)
+        return Text("" if rate is None else f"{rate:,.0f}/s")
+
+
+class _Left(ProgressColumn):
+    """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
+
+    def render(self, task: Task) -> Text:
+        rate, left = _rate(task), task.remaining
+        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
+
+
+def _rate(task: Task) -> float | None:
+    return (task.completed - task.fields.get("before", 0)) / task.elapsed if task.elapsed else None
 
 
 def progress_bar() -> Progress:
@@ -45,7 +57,7 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         _Rate(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
         disable=not console.is_terminal,
         transient=True,

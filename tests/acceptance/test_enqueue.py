@@ -1,6 +1,9 @@
 """`vetline enqueue` as a team meets it that submits a bucket overnight: interrupted, with bad lines, run again."""
 
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +99,32 @@ def test_a_dry_run_asks_no_service_and_submits_nothing(tmp_path: Path) -> None:
     assert (ended.returncode, told["would_submit"], told["refused"]) == (3, 1, 1)
     assert json.loads(Path(tmp_path, told["refused_file"]).read_text())["line"] == 2
     assert not (tmp_path / ".vetline" / "postgres").exists()
+
+
+def test_a_terminal_shows_how_fast_it_goes_and_how_long_it_takes(tmp_path: Path, engine: Engine) -> None:
+    (tmp_path / "list.txt").write_text("\n".join(f"https://images.test/{n}.jpg" for n in range(COUNT)))
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "moderation.cli", "enqueue", "list.txt"],
+        cwd=tmp_path, stderr=theirs, env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = "".join(_until_closed(ours))
+        assert process.wait(60) == 0
+    assert re.search(r"[1-9][\d,]*/s", shown), shown[-2000:]
+    assert re.search(r"\d:\d\d:\d\d left", shown), shown[-2000:]
+    assert f"accepted {COUNT}" in shown
+
+
+def _until_closed(terminal: int) -> Iterator[str]:
+    try:
+        while data := os.read(terminal, 65_536):
+            yield data.decode(errors="replace")
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    finally:
+        os.close(terminal)
 
 
 def _told(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "producers.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(("example", "count"), zip(EXAMPLES, [4999, 1], strict=True))
+@pytest.mark.parametrize(("example", "count"), list(zip(EXAMPLES, [4999, 1], strict=True)))
 def test_each_example_runs(services_env: dict[str, str], example: str, count: int) -> None:
     engine = open_ledger(services_env["DATABASE_URL"])
     seed_builtin(engine)
