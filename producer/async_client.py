@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from moderation.assessment import Submission, Ticket
-from moderation.settings import LedgerSettings
+from moderation.settings import LedgerSettings, QueueSettings
 from producer.checking import Shared
 from producer.chunks import CHUNK
 from producer.client import Client, Submitted
@@ -44,8 +44,14 @@ class AsyncClient:
     repeat with the same key settles it.
     """
 
-    def __init__(self, database_url: str | None = None, redis_url: str | None = None) -> None:
-        self.client = Client(database_url, redis_url)
+    def __init__(
+        self,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        *,
+        queue: QueueSettings | None = None,
+    ) -> None:
+        self.client = Client(database_url, redis_url, queue=queue)
         # More would only wait for a connection.
         self._threads = ThreadPoolExecutor(LedgerSettings().pool_size, thread_name_prefix="vetline-submit")
 

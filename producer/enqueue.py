@@ -8,12 +8,12 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception_type,
-    stop_after_delay,
     wait_exponential_jitter,
 )
 
 from moderation.assessment import Submission, Ticket
-from moderation.errors import InvalidSubmission, Unavailable
+from moderation.errors import InvalidSubmission, QueueFull, Unavailable
+from moderation.settings import QueueSettings
 from producer.bookmark import Bookmark, Place
 from producer.checking import Shared, checked_under
 from producer.chunks import CHUNK
@@ -68,11 +68,13 @@ class Enqueuing:
         self._wanted = wanted
         self._client = client
         self._watching = watching
+        rows = min(CHUNK, QueueSettings().bound or CHUNK)  # more than the bound would never find room
+        self._size = max(1, rows // len(wanted.policies))
 
     def run(self, place: Place, refusals: Refusals, bookmark: Bookmark | None) -> Place:
         """Everything behind `place`. Returns where it ended, with the counts of the whole run."""
         steps = self._steps(place)
-        while chunk := list(islice(steps, max(1, CHUNK // len(self._wanted.policies)))):
+        while chunk := list(islice(steps, self._size)):
             place = self._chunk(chunk, place, refusals)
             if bookmark is not None:
                 bookmark.write(place)
@@ -124,8 +126,8 @@ class Enqueuing:
             return []
         patient = Retrying(
             retry=retry_if_exception_type(Unavailable),
-            stop=stop_after_delay(PATIENCE_S),
-            wait=wait_exponential_jitter(initial=1, max=30),
+            stop=_is_enough,
+            wait=wait_exponential_jitter(initial=1, max=10),
             before_sleep=self._tell,
             reraise=True,
         )
@@ -139,6 +141,12 @@ class Enqueuing:
 
     def _done(self, number: int, done: float | None) -> float | None:
         return None if done is None else (number + done) / len(self._sources)
+
+
+def _is_enough(state: RetryCallState) -> bool:
+    """A queue that is full empties as it is judged, and that may take all night."""
+    full = state.outcome is not None and isinstance(state.outcome.exception(), QueueFull)
+    return not full and (state.seconds_since_start or 0) > PATIENCE_S
 
 
 class _RefusedError(Exception):

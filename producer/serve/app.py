@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.standing import standing
+from moderation.settings import QueueSettings
 from producer.async_client import AsyncClient
 from producer.serve import messages, page, problems, schema
 from producer.serve.accepting import Accepting
@@ -55,7 +56,9 @@ class Door:
         self, database_url: str, redis_url: str | None, tokens: Tokens | None, settings: ServeSettings
     ) -> None:
         limits = Limits(settings)
-        self.client = AsyncClient(database_url, redis_url)
+        # Whoever waits for room would hold a thread that others need: the door refuses, and says when to come again.
+        queue = QueueSettings().model_copy(update={"when_full": "refuse"})
+        self.client = AsyncClient(database_url, redis_url, queue=queue)
         self.engine = open_ledger(database_url)
         self.guard = Guard(tokens, limits, settings)
         self.accepting = Accepting(self.client.client, self.engine, limits)

@@ -15,10 +15,11 @@ from sqlalchemy import Engine, text
 
 from moderation.errors import NotFound
 from moderation.ledger import tally
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.recording import record
 from moderation.services.postgres import LocalPostgres
 from moderation.verdict import Rating
 from producer.serve.messages import MAX_ITEMS
@@ -233,11 +234,21 @@ def test_bodies_are_bounded_in_kind_size_and_time(door: RunningDoor) -> None:
         assert slow.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
-def test_who_asks_too_fast_is_told_when_to_come_again(
+def test_who_asks_too_fast_or_too_much_is_told_when_to_come_again(
     tmp_path: Path, engine: Engine, services: dict[str, str]
 ) -> None:
-    rates = {"VETLINE_SERVE_REQUESTS_PER_S": "0.2", "VETLINE_SERVE_ITEMS_PER_S": "0.2"}
+    rates = {
+        "VETLINE_SERVE_REQUESTS_PER_S": "0.4",
+        "VETLINE_SERVE_ITEMS_PER_S": "0.4",
+        "VETLINE_QUEUE_WHEN_FULL": "wait",
+    }
+    with engine.connect() as connection:
+        waiting = connection.execute(text("SELECT count(*) FROM assessment WHERE state = 'queued'"))
+        rates["VETLINE_QUEUE_BOUND"] = str(waiting.scalar_one() + 4)
     with RunningDoor(tmp_path, services | rates) as door:
+        full = door.submit([image(n) for n in range(5)], role=Role.ADMIN)
+        problem(full, 503, "queue_full")
+        assert int(full.headers["retry-after"]) > 0
         assert door.submit([image(n) for n in range(4)]).status_code == 202
         answer = door.submit(image())
         problem(answer, 429, "rate_limited")
