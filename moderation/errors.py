@@ -12,7 +12,7 @@
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
     │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
-    │   ├── ConsumerTaken, DatabaseRestored, QueueFull
+    │   ├── ConsumerTaken, DatabaseRestored, QueueFull, SourceUnavailable
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -258,6 +258,12 @@ class BrokerUnavailable(Unavailable):
     """Redis refused the call or dropped the connection."""
 
     code = "broker_unavailable"
+
+
+class SourceUnavailable(Unavailable):
+    """Storage that is listed for images to enqueue does not answer."""
+
+    code = "source_unavailable"
 
 
 class ServiceMissing(Unavailable):

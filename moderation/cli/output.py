@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -10,11 +11,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 Row = Mapping[str, Any]
 
@@ -24,6 +27,26 @@ def talk(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
+class _Rate(ProgressColumn):
+    """Items a second since the start; the task's field `before` is what was done before it."""
+
+    def render(self, task: Task) -> Text:
+        rate = _rate(task)
+        return Text("" if rate is None else f"{rate:,.0f}/s")
+
+
+class _Left(ProgressColumn):
+    """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
+
+    def render(self, task: Task) -> Text:
+        rate, left = _rate(task), task.remaining
+        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
+
+
+def _rate(task: Task) -> float | None:
+    return (task.completed - task.fields.get("before", 0)) / task.elapsed if task.elapsed else None
+
+
 def progress_bar() -> Progress:
     """A bar on stderr where that is a terminal; nothing where nobody looks. Time left where the total is known."""
     console = Console(stderr=True)
@@ -31,8 +54,9 @@ def progress_bar() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
         disable=not console.is_terminal,
         transient=True,

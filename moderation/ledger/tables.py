@@ -364,3 +364,20 @@ TALLY_CHANGE = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Index("tally_change_at", "at"),
 )
+
+
+class RequestRow(SQLModel, table=True):
+    """A request that came with an Idempotency-Key. owner: the token's name; seed: of the ids of what it submits."""
+
+    __tablename__ = "request"
+    __table_args__ = (
+        PrimaryKeyConstraint("owner", "key", name="request_pk"),
+        Index("request_begun", "begun_at"),
+    )
+
+    owner: str = Field(sa_column=_text())
+    key: str = Field(sa_column=_text())
+    body_sha256: str = Field(sa_column=_text())
+    seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    answer: str | None = Field(default=None, sa_column=_text(nullable=True))
+    begun_at: datetime = Field(sa_column=_time(default=True, nullable=False))
