@@ -26,6 +26,7 @@ def ledger(services_env: dict[str, str]) -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.mark.timeout(300)  # starts six processes, one after the other
 def test_a_consumer_killed_again_and_again_skips_nothing(postgres_url: str, tmp_path: Path) -> None:
     """The small run of `python -m bench.feed`."""
     outcome = run_killed(postgres_url, tmp_path, kills=5, verdicts=992, pace_s=5)
