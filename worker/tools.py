@@ -61,7 +61,7 @@ def make_turns(settings: WorkerSettings) -> Turns:
     if not settings.finds_in_flight:
         return Turns(Climb(start=threads, least=threads, most=threads), most_in_hand=threads)
     most = settings.in_flight_most
-    start = min(settings.in_flight_start, most)
+    start = min(settings.in_flight_start * max(1, len(settings.sglang_url)), most)
     return Turns(
         Climb(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
         most_in_hand=threads,

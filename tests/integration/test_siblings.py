@@ -75,7 +75,7 @@ def station(
             made = Station(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
             stack.callback(made.stop)
             stack.callback(made.gate.stop)
-            made.start()
+            made.start(leave=lambda _: None)
             return made
 
         yield make
