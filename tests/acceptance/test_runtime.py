@@ -15,7 +15,7 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
-from moderation.ledger import reading
+from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
 from tests.support.checkpoint import write_checkpoint
 from tests.support.ledger import POLICY, attempts, row
@@ -150,7 +150,7 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
     assert keeper.left() == {keeper.starts[0].pid, *keeper.starts[0].children}
     (id_,) = keeper.submit(1)
     keeper.system.wait_for_counts(done=1)
-    verdict = (reading.story(keeper.system.engine, id_) or {})["verdict"]
+    verdict = (tell_story(keeper.system.engine, id_) or {})["verdict"]
     assert verdict["weights_sha256"] == sha256(b"no weights").hexdigest()
     assert verdict["model"] == str(keeper.plan.parent / "weights"), "as it was asked for"
     assert worker.stop(timeout_s=10) == 0
