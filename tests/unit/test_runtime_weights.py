@@ -28,6 +28,14 @@ def test_a_folder_is_taken_as_it_is_and_named_by_the_digest_of_its_weights(tmp_p
     assert found.digest() == sha256(b"no weights").hexdigest()
 
 
+def test_weights_that_are_replaced_in_place_are_told_by_their_stamp(tmp_path: Path) -> None:
+    found = find(RuntimeSettings(model=str(write_checkpoint(tmp_path / "m"))))
+    before = found.stamp()
+    assert found.stamp() == before
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"other weights")
+    assert found.stamp() != before
+
+
 def test_weights_in_several_files_are_named_by_the_lines_of_sha256sum(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "m")
     (folder / "model.safetensors").unlink()

@@ -56,7 +56,7 @@ class Starter:
         self._judge = judge
         self._tell = tell
         self._stopped = stopped
-        self._digest: tuple[Weights, str] | None = None
+        self._digest: tuple[object, str] | None = None  # and of which files it is
         self.process: RuntimeProcess | None = None  # what runs now, for whoever must end it from outside
 
     def start(self) -> Serving:
@@ -95,9 +95,10 @@ class Starter:
 
     def _digest_of(self, found: Weights) -> str:
         """While the server loads the same files: it costs no time of its own."""
-        if self._digest is None or self._digest[0] != found:
+        stamp = found.stamp()  # they may be replaced between two starts
+        if self._digest is None or self._digest[0] != stamp:
             self._tell("reading the weights")
-            self._digest = found, found.digest()
+            self._digest = stamp, found.digest()
         digest = self._digest[1]
         if self._judge.weights_sha256 not in (None, digest):
             raise BadSetting(

@@ -82,9 +82,7 @@ class Supervisor:
                 self._give_up(error)
                 return
             except Exception as error:
-                if not isinstance(
-                    error, VetlineError
-                ):  # ours to mend; a supervisor that ends in silence is worse
+                if not isinstance(error, VetlineError):  # ours to mend; one that ends in silence is worse
                     log.exception("supervisor_failed")
                 if not self._try_again(error):
                     return
@@ -144,7 +142,7 @@ class Supervisor:
         delay_s = min(self.settings.restart_cap_s, self.settings.restart_delay_s * 2 ** (self._failures - 1))
         delay_s *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads the workers of a host, guards nothing
         log.error("runtime_failed", error=str(error), failures=self._failures, again_in_s=round(delay_s, 1))
-        self._tell(f"SGLang starts again in {delay_s:.0f} s: {error}")
+        self._tell(f"SGLang starts again in {delay_s:.1f} s: {error}")
         return not self._stopped.wait(delay_s)
 
     def _give_up(self, error: VetlineError) -> None:

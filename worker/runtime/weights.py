@@ -23,6 +23,11 @@ class Weights:
     folder: Path
     files: tuple[Path, ...] = field(default=())
 
+    def stamp(self) -> tuple[tuple[Path, int, int], ...]:
+        """Changes when a file does: path, bytes and time of each, without reading them."""
+        stats = [(path, path.stat()) for path in self.files]
+        return tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+
     def digest(self) -> str:
         """Hexadecimal sha256: of the file, as its page on the hub shows it; of several, of `sha256sum`'s lines."""
         found = {path.name: _sha256(path) for path in self.files}
