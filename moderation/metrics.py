@@ -7,6 +7,7 @@ A process counts what it did itself; what stands in the ledger is read from the 
 label holds an id, a URI, a batch or a host: Prometheus knows the instance, and the rest has no bound.
 """
 
+from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from time import perf_counter
 from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from moderation.assessment import Ticket
 
 # Seconds. From a known picture on this disk to a whole ladder of asks, whose limit is 120 s.
 STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -163,6 +166,13 @@ def timed(histogram: Histogram) -> Iterator[None]:
         yield
     finally:
         histogram.observe(perf_counter() - start)
+
+
+def count_tickets(tickets: Sequence[Ticket]) -> None:
+    """What a submission made, by policy, and what was known."""
+    made = Tally((ticket.policy.partition("@")[0], ticket.known) for ticket in tickets)
+    for (policy, known), count in made.items():
+        (KNOWN if known else ACCEPTED).labels(policy).inc(count)
 
 
 def category_id(category: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from moderation import metrics
 from moderation.assessment import Priority, Submission, Ticket
 from moderation.errors import BadSetting, InvalidSubmission, LedgerUnavailable
 from moderation.ledger.engine import open_ledger
@@ -169,7 +170,9 @@ class Client:
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = [new_id() for _ in submissions]
         rung = self._ringing.promise(len(submissions))
-        tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
+        with metrics.timed(metrics.SUBMIT_SECONDS):
+            tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
+        metrics.count_tickets(tickets)
         if rung:
             self._ringing.ring(submissions, tickets)
         return tickets

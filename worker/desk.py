@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Engine
 
-from moderation import faults
+from moderation import faults, metrics
 from moderation.assessment import Claim, Submission
 from moderation.errors import Defect, LedgerUnavailable, Transient, Unavailable, VetlineError
 from moderation.ledger.claim import claim, defer_suspects
@@ -23,6 +23,7 @@ from moderation.settings import LeaseSettings
 from moderation.verdict import Verdict
 from worker.assess import Subject
 from worker.clock import Clock
+from worker.counting import count_failure, count_verdict
 from worker.dock import Dock
 from worker.gate import Gate
 from worker.hand import Hand
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
 
+_CLAIM_SECONDS = metrics.STEP_SECONDS.labels("claim")  # no item's clock runs yet
 _DOCK_WAIT_S = 3.0  # a trial takes a fraction of that once its process runs
 
 Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
@@ -67,7 +69,9 @@ class Desk:
         while True:
             try:
                 pinned = pin(self._engine, [policy])
-                return submit(self._engine, [submission], pinned, [new_id()], rung=True)[0].id
+                tickets = submit(self._engine, [submission], pinned, [new_id()], rung=True)
+                metrics.count_tickets(tickets)
+                return tickets[0].id
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)
                 if self._closing.wait(_WRITE_AGAIN_S):
@@ -81,12 +85,15 @@ class Desk:
             return "closing"
         with self._dock.entered() as alone:
             try:
-                claims = self._claim(id_, suspects=alone)
+                with metrics.timed(_CLAIM_SECONDS):
+                    claims = self._claim(id_, suspects=alone)
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)  # the row stays due; the sweeper rings it again
                 return "ledger_unavailable"
             if not claims:
+                metrics.NOT_DUE.inc()
                 return "not_due"
+            metrics.CLAIMED.inc(len(claims))
             if not any(self._is_suspect(item) for item in claims):
                 self._dock.leave()
             self.hand.take(*claims)
@@ -158,19 +165,31 @@ class Desk:
         return outcome
 
     def _walk(self, item: Claim, subject: Subject, clock: Clock) -> tuple[Ending, str]:
-        verdict = self._assess(item, subject, self._policy(item.policy_revision_id), clock)
+        policy = self._policy(item.policy_revision_id)
+        verdict = self._assess(item, subject, policy, clock)
         faults.at("before_record", item.uri)
-        ending = self._write(lambda: record(self._engine, item, verdict, worker=self._worker))
+        with clock.step("record"):
+            ending = self._write(lambda: record(self._engine, item, verdict, worker=self._worker))
         faults.at("after_record", item.uri)
+        count_verdict(policy.policy, verdict, ending)
         return ending, verdict.judgement.rating.value.lower()
 
     def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> Ending:
+        is_final = not isinstance(error, Unavailable) and not self._may_try_again(item, error)
+        with clock.step("record"):
+            ending = self._write_failure(item, error, dict(clock.timings_ms))
+        count_failure(error, ending, is_final=is_final)
+        return ending
+
+    def _may_try_again(self, item: Claim, error: VetlineError) -> bool:
+        return isinstance(error, Transient) and item.charged < self._lease.max_attempts
+
+    def _write_failure(self, item: Claim, error: VetlineError, timings_ms: dict[str, float]) -> Ending:
         """Give back, put off or fail, as the error's class says."""
         if isinstance(error, Unavailable):
             self._gate.shut(error)
             return self._write(lambda: self._give_back(item, error))
-        timings_ms = clock.timings_ms
-        if isinstance(error, Transient) and item.charged < self._lease.max_attempts:
+        if isinstance(error, Transient) and self._may_try_again(item, error):
             delay_s = self._delay_s(item, error)
             return self._write(
                 lambda: try_later(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import Unavailable
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class Gate:
         """Shut for this reason; opens by itself once every check passes."""
         self.reason = f"{error.code}: {error}"
         if self._open.is_set():
+            metrics.GATE_SHUT.labels(error.code).inc()
             log.warning("gate_shut", reason=self.reason)
         self._open.clear()
         self._shut.set()

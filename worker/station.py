@@ -4,10 +4,12 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from uuid import UUID
 
 import structlog
 
+from moderation import metrics
 from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
 from moderation.ledger.engine import open_ledger, ping
@@ -19,6 +21,7 @@ from worker.assess import Subject, assess
 from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
+from worker.gpu import gpu_name
 from worker.heartbeat import Heartbeat
 from worker.images.picture import View
 from worker.settings import WorkerSettings
@@ -54,7 +57,16 @@ class Station:
     def start(self) -> None:
         for part in (self.gate, self._heartbeat, self._sweeper):
             part.start()
+        self._show()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
+
+    def _show(self) -> None:
+        """The metrics that are read from us rather than counted."""
+        metrics.IN_HAND.set_function(lambda: len(self.desk.hand))
+        metrics.IN_HAND_LIMIT.set(self.settings.threads)
+        metrics.GATE_OPEN.set_function(lambda: self.gate.is_open)
+        who = (self.settings.node, self.settings.judge, gpu_name() or "none", version("vetline"))
+        metrics.WORKER_INFO.labels(*who).set(1)
 
     def work(self, id_: UUID) -> str:
         return self.desk.work(id_)

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from moderation import metrics
 from moderation.assessment import Claim
 from moderation.errors import JudgeTimeout, Poison, error_named
 from moderation.policy import PolicyRevision
@@ -39,10 +40,23 @@ class Trial:
         """As `worker.assess.assess`. Raises Poison if the child died of it."""
         with clock.step("trial"), self._lock:
             log.warning("trial_started", assessment=str(claim.id), crashes=claim.crashes)
-            answer = self._ask({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
+            answer = self._observed({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
         if "verdict" in answer:
             return Verdict.model_validate(answer["verdict"])
         raise error_named(answer["code"], answer["message"])
+
+    def _observed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As `_ask`, and counted."""
+        result = "no_answer"
+        try:
+            answer = self._ask(request)
+            result = "verdict" if "verdict" in answer else "error"
+        except Poison:
+            result = "poison"
+            raise
+        finally:
+            metrics.TRIALS.labels(result).inc()
+        return answer
 
     def stop(self) -> None:
         if self._child is not None:
