@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moderation import metrics
-from moderation.errors import Transient, Unavailable, VetlineError
+from moderation.errors import Unavailable, VetlineError
 from moderation.ledger.ending import Ending
 from moderation.verdict import Ask, Verdict
 
@@ -29,13 +29,9 @@ def count_failure(error: VetlineError, ending: Ending, *, is_final: bool) -> Non
     _count_asks(error.asks)
     if ending is Ending.LOST:
         return _count_attempt("lost", error.code)
-    return _count_attempt("failed" if is_final else _outcome_of(error), error.code)
-
-
-def _outcome_of(error: VetlineError) -> str:
-    if isinstance(error, Unavailable):
-        return "given_back"
-    return "retried" if isinstance(error, Transient) else "failed"
+    if is_final:
+        return _count_attempt("failed", error.code)
+    return _count_attempt("given_back" if isinstance(error, Unavailable) else "retried", error.code)
 
 
 def _count_attempt(outcome: str, code: str) -> None:
