@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from moderation import metrics
+from worker import showing
 
 
 class Clock:
@@ -15,6 +16,7 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        showing.step(name)
         start = time.perf_counter()
         try:
             yield

@@ -78,7 +78,10 @@ class Desk:
                     raise
 
     def work(self, id_: UUID) -> str:
-        """Claim this row and its siblings, if due; assess and end each. Says in a word each what came of them."""
+        """Claim this row and its siblings, if due; assess and end each. Says in a word each what came of them:
+
+        safe, unsafe, failed:CODE, later:CODE (tried again), back:CODE (given back), lease_lost; or why none was claimed.
+        """
         self.taken_at = time.monotonic()
         faults.at("after_pop")
         if self._closing.is_set():
@@ -152,11 +155,11 @@ class Desk:
         try:
             ending, outcome = self._walk(item, subject, clock)
         except VetlineError as error:
-            ending, outcome = self._end_badly(item, error, clock), error.code
+            ending, outcome = self._end_badly(item, error, clock)
         except Exception as exc:  # ours to mend, but the item must still end somewhere that can be listed
             log.exception("assess_failed", assessment=str(item.id))
             defect = Defect(f"{type(exc).__name__}: {redact_text(str(exc))}")
-            ending, outcome = self._end_badly(item, defect, clock), defect.code
+            ending, outcome = self._end_badly(item, defect, clock)
         told = log.bind(assessment=str(item.id), attempt=item.attempt, outcome=outcome, **clock.timings_ms)
         if ending is Ending.LOST:
             told.warning("lease_lost_at_the_fence")
@@ -174,12 +177,13 @@ class Desk:
         count_verdict(policy.policy, verdict, ending)
         return ending, verdict.judgement.rating.value.lower()
 
-    def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> Ending:
+    def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> tuple[Ending, str]:
         is_final = not isinstance(error, Unavailable) and not self._may_try_again(item, error)
+        word = "failed" if is_final else "back" if isinstance(error, Unavailable) else "later"
         with clock.step("record"):
             ending = self._write_failure(item, error, dict(clock.timings_ms))
         count_failure(error, ending, is_final=is_final)
-        return ending
+        return ending, f"{word}:{error.code}"
 
     def _may_try_again(self, item: Claim, error: VetlineError) -> bool:
         return isinstance(error, Transient) and item.charged < self._lease.max_attempts

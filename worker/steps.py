@@ -10,6 +10,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
+from worker import showing
 from worker.progress import Progress
 from worker.station import Station
 
@@ -79,11 +80,13 @@ def install(app: Celery, shift: Shift) -> None:
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
         timer_entry: Any = None
+        telling: Any = None
 
         def start(self, consumer: Any) -> None:
             """At the start and after each reconnection."""
             if self.timer_entry is not None:
                 consumer.timer.cancel(self.timer_entry)
+                consumer.timer.cancel(self.telling)
             if shift.progress is not None:
                 shift.progress.reconnected()
             if shift.station is None or not shift.station.gate.is_open:
@@ -91,6 +94,9 @@ def install(app: Celery, shift: Shift) -> None:
                 for queue in shift.queues:
                     consumer.cancel_task_queue(queue)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
+            teller = showing.Teller()
+            tell = lambda: teller.tell(consumer.event_dispatcher)  # noqa: E731 - another after each reconnection
+            self.telling = consumer.timer.call_repeatedly(showing.EVERY_S, tell)
 
     app.steps["worker"].add(StationStep)
     app.steps["consumer"].add(GateStep)
