@@ -1,5 +1,6 @@
 """The client of an ingestion service: what `submit` returns is committed, whether or not Redis answers."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import Engine
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from moderation import metrics
+from moderation import metrics, tracing
 from moderation.assessment import Priority, Submission, Ticket
 from moderation.errors import BadSetting, InvalidSubmission, LedgerUnavailable
 from moderation.ledger.engine import open_ledger
@@ -59,6 +60,7 @@ class Client:
             raise BadSetting("no database: set DATABASE_URL or pass database_url")
         self._engine: Engine = open_ledger(database_url)
         self._ringing = Ringing(redis_url, QueueSettings())
+        tracing.start("producer")
 
     def submit(
         self,
@@ -157,6 +159,7 @@ class Client:
     def close(self) -> None:
         self._ringing.close()
         self._engine.dispose()
+        tracing.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -170,9 +173,11 @@ class Client:
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = [new_id() for _ in submissions]
         rung = self._ringing.promise(len(submissions))
+        started_ns = time.time_ns()
         with metrics.timed(metrics.SUBMIT_SECONDS):
             tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
         metrics.count_tickets(tickets)
+        tracing.submitted(tickets, started_ns=started_ns)
         if rung:
             self._ringing.ring(submissions, tickets)
         return tickets

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from moderation import metrics
+from moderation import metrics, tracing
 from worker import showing
 
 
@@ -19,7 +19,8 @@ class Clock:
         showing.step(name)
         start = time.perf_counter()
         try:
-            yield
+            with tracing.span(name):
+                yield
         finally:
             elapsed_s = time.perf_counter() - start
             self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed_s * 1000, 3)

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
 
-from moderation import faults, metrics
+from moderation import faults, metrics, tracing
 from moderation.assessment import Claim, Submission
 from moderation.errors import Defect, LedgerUnavailable, Transient, Unavailable, VetlineError
 from moderation.ledger.claim import claim, defer_suspects
@@ -88,8 +89,9 @@ class Desk:
             return "closing"
         with self._dock.entered() as alone:
             try:
-                with metrics.timed(_CLAIM_SECONDS):
-                    claims = self._claim(id_, suspects=alone)
+                start = time.perf_counter()
+                claims = self._claim(id_, suspects=alone)
+                claim_s = time.perf_counter() - start
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)  # the row stays due; the sweeper rings it again
                 return "ledger_unavailable"
@@ -97,11 +99,12 @@ class Desk:
                 metrics.NOT_DUE.inc()
                 return "not_due"
             metrics.CLAIMED.inc(len(claims))
+            _CLAIM_SECONDS.observe(claim_s)
             if not any(self._is_suspect(item) for item in claims):
                 self._dock.leave()
             self.hand.take(*claims)
             try:
-                return self._hold_all(claims)
+                return self._hold_all(claims, claim_s)
             finally:
                 self.hand.drop(*claims)
 
@@ -136,7 +139,7 @@ class Desk:
     def _is_suspect(self, item: Claim) -> bool:
         return item.crashes >= self._lease.suspect_crashes
 
-    def _hold_all(self, claims: list[Claim]) -> str:
+    def _hold_all(self, claims: list[Claim], claim_s: float) -> str:
         """Each under its own policy, by itself; the image is fetched and decoded once for all of them.
 
         One after the other: SGLang has the image's prefix in its cache once the first is answered. Suspects of
@@ -145,7 +148,13 @@ class Desk:
         subjects = {item.uri: Subject(item.uri) for item in claims}
         outcomes = []
         for item in sorted(claims, key=lambda claim: (claim.crashes, claim.id)):
-            outcomes.append(self._hold(item, subjects[item.uri]))
+            with (
+                tracing.attempt(item.id, attempt=item.attempt, worker=self._worker),
+                # Every line that is logged on the way, by whatever library, says which item it is about.
+                bound_contextvars(assessment=str(item.id), attempt=item.attempt),
+            ):
+                tracing.claimed(claim_s)
+                outcomes.append(self._hold(item, subjects[item.uri]))
             self.hand.drop(item)
         return " ".join(outcomes)
 
@@ -157,10 +166,11 @@ class Desk:
         except VetlineError as error:
             ending, outcome = self._end_badly(item, error, clock)
         except Exception as exc:  # ours to mend, but the item must still end somewhere that can be listed
-            log.exception("assess_failed", assessment=str(item.id))
+            log.exception("assess_failed")
             defect = Defect(f"{type(exc).__name__}: {redact_text(str(exc))}")
             ending, outcome = self._end_badly(item, defect, clock)
-        told = log.bind(assessment=str(item.id), attempt=item.attempt, outcome=outcome, **clock.timings_ms)
+        took_ms = {f"{step}_ms": ms for step, ms in clock.timings_ms.items()}
+        told = log.bind(outcome=outcome, **took_ms)
         if ending is Ending.LOST:
             told.warning("lease_lost_at_the_fence")
             return "lease_lost"
@@ -183,6 +193,7 @@ class Desk:
         with clock.step("record"):
             ending = self._write_failure(item, error, dict(clock.timings_ms))
         count_failure(error, ending, is_final=is_final)
+        tracing.failed(error.code)
         return ending, f"{word}:{error.code}"
 
     def _may_try_again(self, item: Claim, error: VetlineError) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from moderation import metrics
+from moderation import metrics, tracing
 from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
 from moderation.ledger.engine import open_ledger, ping
@@ -57,6 +57,7 @@ class Station:
     def start(self) -> None:
         for part in (self.gate, self._heartbeat, self._sweeper):
             part.start()
+        tracing.start("worker")
         self._show()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
 
@@ -87,6 +88,7 @@ class Station:
         self._tools.close()
         self._doorbell.close()
         self._engine.dispose()
+        tracing.flush()
         log.info("worker_stopped", worker=self.settings.node)
 
     def waiting(self) -> int:

@@ -84,14 +84,15 @@ def chromium() -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context(
             http_credentials={"username": AUTH[0], "password": AUTH[1]},
-            viewport={"width": 1280, "height": 640},
+            viewport={"width": 1800, "height": 620},
         )
         yield context.new_page()
         browser.close()
 
 
 def picture(system: System, name: str, hue: int) -> str:
-    path = system.folder / f"{name}.png"
+    path = system.folder / "photographs" / f"{name}.png"
+    path.parent.mkdir(exist_ok=True)
     image = Image.new("RGB", (320, 240), (hue, 120, 200 - hue))
     ImageDraw.Draw(image).ellipse((60, 40, 260, 200), fill=(240, hue, 90))
     image.save(path)
@@ -99,7 +100,7 @@ def picture(system: System, name: str, hue: int) -> str:
 
 
 def test_flower_says_which_image_where_it_is_and_what_came_of_it(system: System) -> None:
-    with flower(system) as url, system.worker("--name", f"sglang-gpu0-h100@{os.uname().nodename}"):
+    with flower(system) as url, system.worker("--name", "sglang-gpu0-h100@host-1"):
         names = ("sunset", "harbour", "portrait", "market")
         tickets = {
             name: system.client.submit(picture(system, name, 20 * i), "llavaguard-default")
@@ -111,7 +112,7 @@ def test_flower_says_which_image_where_it_is_and_what_came_of_it(system: System)
         system.wait_for_counts(done=5)
         system.server.script(default={"kind": "hang"})
         held = system.client.submit(picture(system, "in-hand", 90), "llavaguard-default")
-        gone = system.client.submit(f"file://{system.folder}/gone.png", "llavaguard-default")
+        gone = system.client.submit(f"file://{system.folder}/photographs/gone.png", "llavaguard-default")
         plain = Celery(broker=system.env["REDIS_URL"])
         plain.conf.task_default_queue = "vetline"
         signed = f"https://user:{SECRET}@images.invalid/a.jpg?X-Amz-Signature={SECRET}"
@@ -123,7 +124,7 @@ def test_flower_says_which_image_where_it_is_and_what_came_of_it(system: System)
         with chromium() as page:
             page.goto(f"{url}/tasks")
             row = lambda name: page.locator("#tasks-table tbody tr", has_text=name)  # noqa: E731
-            expect(row("sunset.png")).to_contain_text("under llavaguard-default@1")
+            expect(row("sunset.png")).to_contain_text("llavaguard-default@1")
             expect(row("sunset.png")).to_contain_text("SUCCESS")
             expect(row("statue.png")).to_contain_text("unsafe")
             expect(row("statue.png")).to_contain_text("newsroom@1")
@@ -133,7 +134,7 @@ def test_flower_says_which_image_where_it_is_and_what_came_of_it(system: System)
             expect(row("in-hand.png")).to_contain_text("sglang-gpu0-h100@")
             assert SECRET not in page.content()
             if target := os.environ.get("SCREENSHOT"):
-                page.screenshot(path=target)
+                page.screenshot(path=target, clip={"x": 0, "y": 0, "width": 1800, "height": 620})
             page.goto(f"{url}/task/{tickets['sunset'].id}")
             expect(page.locator("#explain")).to_contain_text(f"vetline explain {tickets['sunset'].id}")
             expect(page.get_by_text("Terminate")).to_have_count(0)

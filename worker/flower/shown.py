@@ -6,9 +6,10 @@ from typing import Any
 
 from moderation.redaction import redact_text
 
-# Which image and policy, and what came of it, before anything else.
-COLUMNS = "uuid,state,kwargs,result,received,runtime,worker"
+# What came of it, the policy (args) and the image (kwargs), before anything else.
+COLUMNS = "uuid,state,args,kwargs,result,received,runtime,worker"
 _NOT_JUDGED = re.compile(r"NotJudged\('(.*) \(([0-9a-f-]{36})\)'\)")
+_LENGTH = 40  # characters of a URI; Flower's column has room for some 45
 _TEXTS = ("args", "kwargs", "result", "exception", "traceback")
 
 
@@ -23,7 +24,7 @@ def format_task(task: Any) -> Any:
             setattr(task, name, redact_text(text))
     told = _mapping(task.kwargs)
     if "uri" in told and "policy" in told:
-        task.kwargs = f"{told['uri']} under {told['policy']}"
+        task.args, task.kwargs = told["policy"], _short(str(told["uri"]))
     result = _mapping(task.result)
     task.assessment = result.get("assessment", task.uuid)
     if "outcome" in result:
@@ -31,6 +32,15 @@ def format_task(task: Any) -> Any:
     elif found := _NOT_JUDGED.search(task.exception or ""):
         task.result, task.assessment = found.groups()
     return task
+
+
+def _short(uri: str) -> str:
+    """Scheme, host and the end of the path, where the whole would be cut before its end."""
+    if len(uri) <= _LENGTH or "://" not in uri:
+        return uri
+    scheme, _, rest = uri.partition("://")
+    host, *path = rest.split("/")
+    return f"{scheme}://{host}/…/{'/'.join(path[-2:])[-_LENGTH:]}"
 
 
 def _mapping(text: Any) -> dict[str, Any]:
