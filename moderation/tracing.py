@@ -127,13 +127,12 @@ def _in_attempt() -> bool:
     """Whether this thread is at an attempt that is traced."""
     from opentelemetry.trace import get_current_span
 
-    is_valid: bool = get_current_span().get_span_context().is_valid
-    return is_valid
+    return bool(get_current_span().get_span_context().is_valid)
 
 
 def _is_traced(id_: UUID) -> bool:
     """By the id alone, so that all processes choose the same."""
-    return id_.int % 2**_RANDOM_BITS < _ratio * 2**_RANDOM_BITS
+    return id_.int % (1 << _RANDOM_BITS) < _ratio * (1 << _RANDOM_BITS)
 
 
 def claimed(seconds: float) -> None:
