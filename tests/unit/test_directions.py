@@ -7,17 +7,6 @@ import sys
 import pytest
 
 HEAVY = {"flower", "torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
-    "opentelemetry",
-    "flower",
-    "tornado",
-    "torch",
-    "sglang",
-    "transformers",
-    "PIL",
-    "onnxruntime",
-    "numpy",
-    "boto3",
-}
 
 
 def loaded_by(statement: str) -> set[str]:
