@@ -11,7 +11,7 @@ from tornado import web
 from tornado.template import Loader, Template
 
 from moderation.errors import LedgerUnavailable
-from moderation.ledger import reading
+from moderation.ledger.story import story as read_story
 from moderation.redaction import redact_text, redact_uri
 
 _OURS = Path(__file__).parent / "templates"
@@ -38,7 +38,7 @@ class Story(BaseHandler):  # type: ignore[misc]  # Flower has no types
     async def get(self, id_: str) -> None:
         try:
             wanted = UUID(id_)
-            story = await self.application.io_loop.run_in_executor(None, reading.story, self._engine, wanted)
+            story = await self.application.io_loop.run_in_executor(None, read_story, self._engine, wanted)
         except ValueError:
             raise web.HTTPError(404, "not an assessment's id") from None
         except LedgerUnavailable as exc:
