@@ -44,9 +44,9 @@ def station(
 ) -> Iterator[Station]:
     monkeypatch.setenv("VETLINE_FETCH_FILE_ROOTS", str(tmp_path))
     with ScriptedServer() as server:
-        settings = WorkerSettings(name="counted", sglang_url=server.url, concurrency=2)
+        settings = WorkerSettings(name="counted", sglang_url=(server.url,), concurrency=2)
         running = Station(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
-        running.start()
+        running.start(leave=lambda _: None)
         assert running.gate.wait(30)
         yield running
         running.close()

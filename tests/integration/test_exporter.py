@@ -16,11 +16,12 @@ from sqlalchemy import Engine, text
 from moderation.doorbell import Doorbell
 from moderation.errors import NotFound
 from moderation.exporter import LedgerCollector
-from moderation.ledger import reading
-from moderation.ledger.ending import fail, record
+from moderation.ledger import tally
+from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.numbers import Reading, audit
+from moderation.ledger.recording import record
 from moderation.ledger.sweep import expire
 from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
@@ -128,7 +129,7 @@ def test_numbers_that_cannot_be_read_are_not_shown(own_postgres: LocalPostgres, 
     engine = open_ledger(own_postgres.url)
     upgrade(engine)
     watch = Watch(engine)
-    counts = (Reading("counts", reading.counts, 0),)
+    counts = (Reading("counts", tally.counts, 0),)
     watch.read(counts)
     collector = LedgerCollector(watch, Doorbell(redis_url))
     assert of(shown(collector), "vetline_service_up", service="postgres") == 1
