@@ -20,7 +20,7 @@ class Plan:
     submissions: int = 1_000_000
     sent_by_peer: int = 20_000
     assessments: int = 40_000
-    pictures: int = 10_000
+    pictures: int = 6_000
     tasks_of_peers: int = 15_000
     workers: int = 2
     threads: int = 8

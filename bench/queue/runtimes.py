@@ -44,6 +44,8 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
         cores, took_s = watch.cores(), time.perf_counter() - started
         after = _by_worker(ground)
         left = tally.counts(ground.engine).get("queued", 0)
+        for worker in workers:
+            worker.terminate()  # all drain at once
     each = sorted((after[name] - before.get(name, 0)) / took_s for name in after)
     return {
         "runtimes": plan.runtimes,
