@@ -98,10 +98,10 @@ class CpuWatch:
         self._started = time.monotonic()
 
     def cores(self) -> dict[str, float]:
-        """Mean number of cores that each group kept busy since the start."""
+        """Mean number of cores that each group kept busy since the start, less processes that have ended since."""
         elapsed = time.monotonic() - self._started
         return {
-            name: round((_cpu_s(group) - self._before[name]) / elapsed, 2)
+            name: round(max(0.0, _cpu_s(group) - self._before[name]) / elapsed, 2)
             for name, group in self._groups.items()
         }
 
