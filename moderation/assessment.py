@@ -1,5 +1,6 @@
 """An assessment is one image under one policy revision: what is submitted, claimed, and ends done or failed."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 
 class State(StrEnum):
@@ -36,6 +37,7 @@ class Priority(IntEnum):
 
 
 SCHEMES = ("https", "http", "s3", "file", "data")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON escapes it; not a backslash that is itself escaped
 _METADATA_BYTES = 16_384  # a reference and some labels, not a document: it is kept for as long as the verdict
 
 
@@ -83,9 +85,15 @@ class Submission(BaseModel):
 
     @field_validator("metadata")
     @classmethod
-    def _is_small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(to_json(value)) > _METADATA_BYTES:
+    def _is_small_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        written = to_json(value)  # raises ValueError for what is no JSON, lone surrogates included
+        if len(written) > _METADATA_BYTES:
             raise ValueError(f"metadata may have {_METADATA_BYTES} bytes as JSON")
+        from_json(written, allow_inf_nan=False)
+        if _NUL.search(written):
+            raise ValueError("metadata may hold no NUL")  # Postgres cannot keep it
         return value
 
 

@@ -76,6 +76,18 @@ class QueueSettings(BaseSettings):
         return f"{self.name}.urgent", self.name
 
 
+class RetentionSettings(BaseSettings):
+    """How long what may be cleared is kept, counted from the end of an assessment."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_RETENTION_", frozen=True, extra="ignore")
+
+    # A decision may be complained about for six months (DSA, Article 20): at most 184 days, and some to answer in.
+    raw_days: int = Field(190, gt=0)
+    uri_days: int = Field(365, gt=0)  # a year in which an image can be judged again under a newer policy
+    page_rows: int = Field(1000, gt=0)  # assessments in one transaction: some 50 ms of row locks
+    pause_s: float = Field(0.02, ge=0)  # between pages, so that who waits for the disk gets a turn
+
+
 class LogSettings(BaseSettings):
     """What is logged, and as what."""
 

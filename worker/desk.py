@@ -19,12 +19,13 @@ from moderation.errors import (
     BrokerUnavailable,
     Defect,
     LedgerUnavailable,
+    RuntimeCrashed,
     Transient,
     Unavailable,
     VetlineError,
 )
 from moderation.ledger.claim import claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, release_doubtful, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, release_doubtful, try_later
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.recording import Judged, record_all
 from moderation.ledger.submit import new_id, submit
@@ -93,6 +94,7 @@ class Desk:
         self.tempo = Tempo(bundle)
         self._recorder = Recorder(self._record, in_hand=self.hand.__len__)
         self._dock = Dock()
+        self.on_recorded: Callable[[], object] = lambda: None  # called once verdicts are committed
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
 
@@ -268,7 +270,9 @@ class Desk:
         return defect.code, _known(self._end_badly(item, defect, clock))
 
     def _record(self, judged: Sequence[Judged]) -> list[Ending]:
-        return self._write(lambda: record_all(self._engine, judged, worker=self._worker))
+        endings = self._write(lambda: record_all(self._engine, judged, worker=self._worker))
+        self.on_recorded()
+        return endings
 
     def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> Ending:
         """Give back, put off or fail, as the error's class says."""
@@ -288,6 +292,10 @@ class Desk:
         )
 
     def _give_back(self, item: Claim, error: Unavailable) -> Ending:
+        if isinstance(error, RuntimeCrashed):
+            return give_back_crashed(
+                self._engine, item, error, worker=self._worker, delay_s=_GIVEN_BACK_DELAY_S
+            )
         return give_back(self._engine, item, worker=self._worker, error=error, delay_s=_GIVEN_BACK_DELAY_S)
 
     def _delay_s(self, item: Claim, error: Transient) -> float:

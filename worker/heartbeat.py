@@ -20,11 +20,19 @@ class Heartbeat:
     """A thread that beats until it is stopped.
 
     settle: what else is to be put right once Postgres answers; raises LedgerUnavailable.
+    tick: called at each turn of its loop.
     """
 
     def __init__(
-        self, engine: Engine, hand: Hand, settings: LeaseSettings, settle: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        hand: Hand,
+        settings: LeaseSettings,
+        *,
+        settle: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
+        self._tick = tick
         self._engine = engine
         self._hand = hand
         self._settings = settings
@@ -42,6 +50,7 @@ class Heartbeat:
     def _run(self) -> None:
         wait_s = self._settings.beat_s
         while not self._stopped.wait(wait_s):
+            self._tick()
             wait_s = self._settings.beat_s if self._beat() else _TRY_AGAIN_S
 
     def _beat(self) -> bool:

@@ -34,8 +34,10 @@ class Sweeper:
         lease: LeaseSettings,
         queue: QueueSettings,
         bundle: Callable[[], int] = lambda: 1,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
-        """bundle: how many rows a message may ring now."""
+        """bundle: how many rows a message may ring now. tick: called at each turn of its loop."""
+        self._tick = tick
         self._engine = engine
         self._doorbell = doorbell
         self._worker = worker
@@ -127,6 +129,7 @@ class Sweeper:
         # Workers started together would all ask in the same instant.
         sweep_at = time.monotonic() + self._queue.sweep_s * random.uniform(0.2, 1.0)  # noqa: S311 - no secret
         while not self._stopped.wait(max(0.0, self._next(sweep_at) - time.monotonic())):
+            self._tick()
             try:
                 if time.monotonic() < sweep_at:
                     self.ring_more()

@@ -1,4 +1,4 @@
-"""The one task. A doorway: decode the message, and hand it to the desk."""
+"""The tasks. Doorways: decode the message, and hand it to the desk or the senders."""
 
 from uuid import UUID
 
@@ -6,12 +6,13 @@ from celery import Celery, Task
 
 from moderation.doorbell import MORE, TASK
 from moderation.errors import InvalidSubmission
+from moderation.webhook import TASK as DELIVER
 from worker.desk import Desk
 from worker.steps import Shift
 
 
 def register(app: Celery, shift: Shift) -> None:
-    """Give the app its task, which works at the desk of this process's shift."""
+    """Give the app its tasks, which work at the station of this process's shift."""
 
     @app.task(name=TASK, bind=True)
     def assess(
@@ -26,10 +27,16 @@ def register(app: Celery, shift: Shift) -> None:
         Returns what Flower shows. Raises Misuse for a message that names nothing that could be assessed.
         """
         assert shift.station is not None, "tasks run while the worker does"
-        desk = shift.station.desk
-        row = _row(id) if id is not None else _admitted(desk, uri, policy, str(task.request.id))
+        station = shift.station
+        row = _row(id) if id is not None else _admitted(station.desk, uri, policy, str(task.request.id))
         more = [_row(other) for other in task.request.get(MORE) or ()]
-        return {"assessment": str(row), "outcome": desk.work(row, *more)}
+        return {"assessment": str(row), "outcome": station.work(row, *more)}
+
+    @app.task(name=DELIVER)
+    def deliver(webhook: str) -> dict[str, str]:
+        """Take a turn at the endpoint of this id, in a thread of the senders."""
+        assert shift.station is not None, "tasks run while the worker does"
+        return {"webhook": webhook, "outcome": shift.station.herald.accept(_row(webhook))}
 
 
 def _row(id_: str) -> UUID:

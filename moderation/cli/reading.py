@@ -1,46 +1,21 @@
-"""Commands that read: status and verdicts."""
+"""The command that tells how it goes: status."""
 
 from dataclasses import asdict
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from moderation.assessment import State
-from moderation.cli.main import UNSAFE_FOUND
 from moderation.cli.opening import opened_ledger
-from moderation.cli.output import print_csv, print_json, print_jsonl, print_table, talk
-from moderation.errors import InvalidSubmission
+from moderation.cli.output import print_json
 from moderation.ledger import reading, tally
 from moderation.ledger.pauses import Scope, pauses
-from moderation.redaction import redact_uri
 
 commands = typer.Typer()
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Batch = Annotated[str | None, typer.Option(help="Only this batch.")]
 Policy = Annotated[str | None, typer.Option(help="Only this policy id.")]
-
-
-class Form(StrEnum):
-    TABLE = "table"
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
-_TABLE = {
-    "uri": "image",
-    "policy": "policy",
-    "rating": "rating",
-    "category": "category",
-    "p_unsafe": "P(unsafe)",
-    "rationale": "rationale",
-}
-_CSV = (
-    "id", "uri", "policy", "batch", "key", "rating", "category", "rationale", "needs_review", "p_unsafe",
-    "p_unsafe_calibrated", "judge", "model", "rung", "bytes_sha256", "pixels_sha256", "width", "height",
-    "recorded_at",
-)  # fmt: skip
 
 
 @commands.command()
@@ -68,39 +43,3 @@ def status(batch: Batch = None, as_json: Json = False) -> None:
         typer.echo("swept: never; no worker has run on this ledger")
     else:
         typer.echo(f"swept {swept['age_s']:.0f} s ago by {swept['worker']}")
-
-
-@commands.command()
-def verdicts(
-    batch: Batch = None,
-    policy: Policy = None,
-    unsafe: Annotated[bool, typer.Option("--unsafe", help="Only images rated Unsafe.")] = False,
-    form: Annotated[Form, typer.Option("--format", help="How to show them.")] = Form.TABLE,
-    as_json: Json = False,
-    fail_on: Annotated[str | None, typer.Option(help="`unsafe`: exit 4 if any image is.")] = None,
-) -> None:
-    """Verdicts, in the order they were recorded."""
-    if fail_on not in {None, "unsafe"}:
-        raise InvalidSubmission(f"--fail-on takes unsafe, not {fail_on!r}")
-    seen: list[bool] = []
-
-    def shown(row: dict[str, Any]) -> dict[str, Any]:
-        if not seen and row["rating"] == "Unsafe":
-            seen.append(True)
-        return row | {"uri": redact_uri(row["uri"])}
-
-    with opened_ledger() as engine:
-        rows = (
-            shown(row)
-            for row in reading.verdicts(
-                engine, batch=batch, policy=policy, rating="Unsafe" if unsafe else None
-            )
-        )
-        if as_json or form is Form.JSONL:
-            print_jsonl(rows)
-        elif form is Form.CSV:
-            print_csv(rows, _CSV)
-        elif not print_table(rows, _TABLE, style=lambda r: "red" if r["rating"] == "Unsafe" else None):
-            talk("no verdicts")
-    if fail_on and seen:
-        raise typer.Exit(UNSAFE_FOUND)

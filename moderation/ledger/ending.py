@@ -49,6 +49,7 @@ _QUEUED = """state = 'queued', lease_until = NULL,
              ring_at = CASE WHEN :delay_s > 0 THEN now() + make_interval(secs => :delay_s) ELSE 'epoch' END,
              error_code = :error_code, error_detail = :error_detail"""
 _UNCHARGED = _QUEUED + ", charged = greatest(charged - 1, 0)"
+_UNCHARGED_CRASH = _UNCHARGED + ", crashes = crashes + 1"
 
 
 def _ended(changes: str) -> TextClause:
@@ -58,6 +59,7 @@ def _ended(changes: str) -> TextClause:
 _FAIL = _ended(_FAILED)
 _TRY_LATER = _ended(_QUEUED)
 _GIVE_BACK = _ended(_UNCHARGED)
+_CRASHED = _ended(_UNCHARGED_CRASH)
 
 _RELEASE = text("""
     WITH doubtful AS (
@@ -108,6 +110,13 @@ def give_back(
     return _write(
         engine, _GIVE_BACK, _attempt(claim, "given_back", worker, error=error) | {"delay_s": delay_s}
     )
+
+
+def give_back_crashed(
+    engine: Engine, claim: Claim, error: VetlineError, *, worker: str, delay_s: float = 0.0
+) -> Ending:
+    """As give_back, and counted as a crash: the runtime went down with it in hand, and two of those make a suspect."""
+    return _write(engine, _CRASHED, _attempt(claim, "crashed", worker, error=error) | {"delay_s": delay_s})
 
 
 def release_doubtful(engine: Engine, ids: Sequence[UUID], *, worker: str) -> list[UUID]:

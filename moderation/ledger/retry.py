@@ -13,6 +13,7 @@ _RETRY = text(f"""
     WITH chosen AS (
         SELECT a.id FROM assessment a
         WHERE a.state = 'failed' AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now()) AND {SELECTED}
+            AND a.cleared_at IS NULL -- its URI is gone
         ORDER BY a.ended_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ), paced AS (
         SELECT id, now() + make_interval(

@@ -1,6 +1,7 @@
 """The tables, as SQLModel classes. Times carry their zone; constraints carry their names.
 
-`attempt` and `verdict` are append-only. SQLModel tables do not validate: only checked values are written to them.
+`attempt` and `verdict` are append-only, but that retention clears raw outputs, once. SQLModel tables do not validate:
+only checked values are written to them.
 """
 
 from datetime import datetime
@@ -94,6 +95,7 @@ class AssessmentRow(SQLModel, table=True):
     submission_id: the same for the assessments of one image that were submitted under several policies.
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
     reuse: whether a verdict about the same pixels may answer for this one.
+    cleared_at: when retention took its URI away; it cannot be fetched any more.
     tenant: on whose behalf it was submitted, where producers tell them apart.
     """
 
@@ -165,11 +167,12 @@ class AssessmentRow(SQLModel, table=True):
     submission_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
     tenant: str | None = Field(default=None, sa_column=_text(nullable=True))
 
 
 class AttemptRow(SQLModel, table=True):
-    """One ended claim of an assessment and what came of it."""
+    """One ended claim of an assessment and what came of it. cleared_at: when retention took the raw answers away."""
 
     __tablename__ = "attempt"
     __table_args__ = (
@@ -191,10 +194,14 @@ class AttemptRow(SQLModel, table=True):
     error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
     timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
     asks: list[dict[str, Any]] | None = Field(default=None, sa_column=_json())
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
 
 
 class VerdictRow(SQLModel, table=True):
-    """The answer, with all that is needed to explain and repeat it. One for an assessment, never changed."""
+    """The answer, with all that is needed to explain and repeat it. One for an assessment.
+
+    Never changed, but that retention may take raw_output away, at cleared_at.
+    """
 
     __tablename__ = "verdict"
     __table_args__ = (
@@ -248,6 +255,41 @@ class VerdictRow(SQLModel, table=True):
     reused_from: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     pdq: str | None = Field(default=None, sa_column=_text(nullable=True))
     pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
+    epoch: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
+
+
+class LegalHoldRow(SQLModel, table=True):
+    """What retention may not clear: a batch, or one assessment. It stands until it is removed, and is listed after."""
+
+    __tablename__ = "legal_hold"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="legal_hold_pk"),
+        ForeignKeyConstraint(["assessment_id"], ["assessment.id"], name="legal_hold_assessment_fk"),
+        CheckConstraint("(batch IS NULL) <> (assessment_id IS NULL)", name="legal_hold_of_one"),
+        CheckConstraint("(removed_at IS NULL) = (removed_by IS NULL)", name="legal_hold_removed_by_somebody"),
+        Index(
+            "legal_hold_batch",
+            "batch",
+            unique=True,
+            postgresql_where=text("batch IS NOT NULL AND removed_at IS NULL"),
+        ),
+        Index(
+            "legal_hold_assessment",
+            "assessment_id",
+            unique=True,
+            postgresql_where=text("assessment_id IS NOT NULL AND removed_at IS NULL"),
+        ),
+    )
+
+    id: int = Field(sa_column=Column(Integer, Identity(always=True)))
+    batch: str | None = Field(default=None, sa_column=_text(nullable=True))
+    assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    reason: str = Field(sa_column=_text())
+    added_by: str = Field(sa_column=_text())
+    added_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    removed_by: str | None = Field(default=None, sa_column=_text(nullable=True))
+    removed_at: datetime | None = Field(default=None, sa_column=_time())
 
 
 class SweepRow(SQLModel, table=True):
@@ -322,3 +364,20 @@ TALLY_CHANGE = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Index("tally_change_at", "at"),
 )
+
+
+class RequestRow(SQLModel, table=True):
+    """A request that came with an Idempotency-Key. owner: the token's name; seed: of the ids of what it submits."""
+
+    __tablename__ = "request"
+    __table_args__ = (
+        PrimaryKeyConstraint("owner", "key", name="request_pk"),
+        Index("request_begun", "begun_at"),
+    )
+
+    owner: str = Field(sa_column=_text())
+    key: str = Field(sa_column=_text())
+    body_sha256: str = Field(sa_column=_text())
+    seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    answer: str | None = Field(default=None, sa_column=_text(nullable=True))
+    begun_at: datetime = Field(sa_column=_time(default=True, nullable=False))

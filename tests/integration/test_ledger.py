@@ -12,10 +12,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from moderation.assessment import Submission
-from moderation.errors import HostUnavailable, LedgerUnavailable, NotFound, RuntimeUnavailable, UnknownPolicy
+from moderation.errors import (
+    HostUnavailable,
+    LedgerUnavailable,
+    NotFound,
+    RuntimeCrashed,
+    RuntimeUnavailable,
+    UnknownPolicy,
+)
 from moderation.ledger import migrate, tally
 from moderation.ledger.claim import beat, claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.policies import load_revision, pin
@@ -192,6 +199,21 @@ def rung(engine: Engine, *, others: int = 100, only_first: bool = False) -> list
     seen: list[Due] = []
     ring_due(engine, seen.extend, urgent=100, others=others, low_share=0, only_first=only_first)
     return seen
+
+
+def test_what_its_runtime_went_down_with_is_given_back_uncharged_and_counted_as_a_crash(
+    ledger: Engine,
+) -> None:
+    id_ = submitted(ledger)
+    for crashes in (1, 2):
+        item = claimed(ledger, id_)
+        error = RuntimeCrashed("signal 9")
+        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.WRITTEN
+        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.REPEATED
+        standing = row(ledger, id_)
+        assert (standing["state"], standing["charged"], standing["crashes"]) == ("queued", 0, crashes)
+    assert claim(ledger, [id_], worker="w1", lease_s=45, suspect=2) == [], "a suspect, for whoever is alone"
+    assert {a["error_code"] for a in attempts(ledger, id_)} == {"runtime_crashed"}
 
 
 def test_due_rows_ring_in_order_of_priority_and_no_row_twice_at_once(ledger: Engine) -> None:

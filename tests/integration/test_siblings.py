@@ -23,7 +23,8 @@ from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client
-from producer.client import CHUNK
+from producer.checking import checked_under
+from producer.chunks import CHUNK
 from tests.support.ledger import POLICY, attempts, row, submitted
 from tests.support.sglang_runtime import Recorded
 from tests.support.sglang_server import ScriptedServer
@@ -74,7 +75,7 @@ def station(
             made = Station(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
             stack.callback(made.stop)
             stack.callback(made.gate.stop)
-            made.start()
+            made.start(leave=lambda _: None)
             return made
 
         yield make
@@ -152,7 +153,7 @@ def test_policies_that_cannot_stand_together_are_refused(
     policies: list[str], key: str | None, said: str
 ) -> None:
     with pytest.raises(InvalidSubmission, match=said):
-        Client.check_under(policies, uri="https://images.test/1.jpg", key=key)
+        checked_under(policies, uri="https://images.test/1.jpg", key=key)
 
 
 def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Client) -> None:
@@ -310,7 +311,7 @@ def test_suspects_among_siblings_come_last_and_are_tried_alone(
 def test_submissions_that_say_they_belong_together_but_name_other_images_are_each_looked_at(
     ledger: Engine, client: Client, station: Callable[[], Station], tmp_path: Path
 ) -> None:
-    made = Client.check_under(THREE, uri="https://images.test/1.jpg")
+    made = checked_under(THREE, uri="https://images.test/1.jpg")
     uris = []
     for n in range(2):
         Image.new("RGB", (32 + n, 24), (n, n, n)).save(tmp_path / f"{n}.png")

@@ -132,6 +132,23 @@ def test_a_worker_has_longer_to_stop_than_it_needs_to_drain() -> None:
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > WorkerSettings().drain_s + 5
 
 
+def test_a_worker_is_healthy_when_it_is_ready_itself() -> None:
+    from worker.report import ProbeSettings
+
+    for name in ("worker-cpu", "worker-gpu"):
+        worker = SERVICES[name]
+        assert worker["healthcheck"]["test"] == ["CMD", "vetline", "worker-status"]
+        probes = ProbeSettings(
+            **{
+                setting.removeprefix("VETLINE_PROBE_").lower(): value
+                for setting, value in worker["environment"].items()
+                if setting.startswith("VETLINE_PROBE_")
+            }
+        )
+        assert probes.address == "0.0.0.0", "other containers scrape its metrics"
+        assert str(probes.port) not in str(worker.get("ports")), "and nobody else"
+
+
 def test_the_commands_are_those_of_vetline() -> None:
     from typer.testing import CliRunner
 
