@@ -18,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import exactness, load, machine, plan, profile, set_ups
+from bench.gpu import exactness, load, plan, profile, set_ups
 from bench.gpu.ceiling import H100_DENSE_TFLOPS, cost
 from bench.gpu.gpu_use import watched
 from bench.gpu.pictures import Size, jpegs
 from bench.gpu.servers import Fleet
+from bench.machine import RUNTIME_PACKAGES, describe_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 START_S = 600.0  # a first start compiles kernels
@@ -148,7 +149,8 @@ class Bench:
             self._pictures.draw, everything, args.exact_images if args.exact else 0
         )
         self.results: dict[str, Any] = {
-            "machine": machine.described(), "start_s": {}, "failed_to_start": {}, "runs": [], "skipped": [], "exactness": {},
+            "machine": describe_machine(RUNTIME_PACKAGES), "start_s": {}, "failed_to_start": {}, "runs": [], "skipped": [],
+            "exactness": {},
         }  # fmt: skip
         self._checkpoint = args.checkpoint or self._random_checkpoint()
         self.say(f"the checkpoint is {self._checkpoint}")
