@@ -2,7 +2,7 @@
 
 One `vetline worker` with an SGLang of its own (worker/runtime), fed through Redis and Postgres. Once a share of the images
 has verdicts, the server gets a `kill -9`; the worker gives back what was in hand, starts another, and finishes. Exit
-code 0 only if every image has exactly one verdict, no attempt was charged and no process is left.
+code 0 only if every image has exactly one verdict, no attempt but those that gave them is charged, and no process is left.
 
 usage: python -m bench.gpu.outage --checkpoint DIR [--images 200] [--in-flight 32] [--scheduler] --out FILE.json
 
@@ -37,12 +37,12 @@ BATCH = "outage"
 START_S, FINISH_S = 420.0, 420.0
 _SEEN = text("""
     SELECT count(*) AS images, count(v.assessment_id) AS verdicts, count(DISTINCT v.assessment_id) AS distinct_verdicts,
-        sum(a.charged) AS charged, max(a.crashes) AS crashes_of_one, count(*) FILTER (WHERE a.crashes > 0) AS in_hand,
+        sum(a.charged) - count(v.assessment_id) AS charged_beyond_the_verdicts, max(a.crashes) AS crashes_of_one, count(*) FILTER (WHERE a.crashes > 0) AS in_hand,
         max(a.attempt) AS most_attempts
     FROM assessment a LEFT JOIN verdict v ON v.assessment_id = a.id WHERE a.batch = :batch
 """)
 _OUTCOMES = text("""
-    SELECT t.outcome, count(*) FROM attempt t JOIN assessment a ON a.id = t.assessment_id
+    SELECT t.outcome, count(*) AS n FROM attempt t JOIN assessment a ON a.id = t.assessment_id
     WHERE a.batch = :batch GROUP BY t.outcome
 """)
 _NEXT = text("""
@@ -125,10 +125,8 @@ class Worker:
 
     def said(self, event: str) -> list[dict[str, Any]]:
         """Lines of this event so far."""
-        found = []
-        for line in self._log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if f'"{event}"' in line and line.startswith("{"):
-                found.append(json.loads(line))
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = [json.loads(line) for line in lines if f'"{event}"' in line and line.startswith("{")]
         return [line for line in found if line.get("event") == event]
 
     def wait_for(self, event: str, *, times: int, timeout_s: float) -> float:
@@ -180,11 +178,11 @@ def wait(engine: Engine, done: Any, timeout_s: float) -> None:
 def _found(engine: Engine, images: int, killed_at: float) -> dict[str, Any]:
     with engine.connect() as connection:
         seen = dict(connection.execute(_SEEN, {"batch": BATCH}).mappings().one())
-        outcomes: dict[str, int] = {name: n for name, n in connection.execute(_OUTCOMES, {"batch": BATCH})}
+        outcomes = {row.outcome: row.n for row in connection.execute(_OUTCOMES, {"batch": BATCH})}
         resumed_s = connection.execute(_NEXT, {"at": killed_at}).scalar()
     lost = images - seen["distinct_verdicts"]
     doubled = seen["verdicts"] - seen["distinct_verdicts"]
-    good = lost == doubled == seen["charged"] == 0 and seen["images"] == images
+    good = lost == doubled == seen["charged_beyond_the_verdicts"] == 0 and seen["images"] == images
     return {
         "images": images, "lost": lost, "doubled": doubled, **{name: int(seen[name]) for name in seen if name != "images"},
         "attempts_by_outcome": outcomes, "kill_to_next_verdict_s": resumed_s and round(resumed_s, 1), "good": good,
