@@ -37,7 +37,8 @@ BATCH = "outage"
 START_S, FINISH_S = 420.0, 420.0
 _SEEN = text("""
     SELECT count(*) AS images, count(v.assessment_id) AS verdicts, count(DISTINCT v.assessment_id) AS distinct_verdicts,
-        sum(a.charged) - count(v.assessment_id) AS charged_beyond_the_verdicts, max(a.crashes) AS crashes_of_one, count(*) FILTER (WHERE a.crashes > 0) AS in_hand,
+        sum(a.charged) - count(v.assessment_id) AS charged_beyond_the_verdicts,
+        max(a.crashes) AS crashes_of_one, count(*) FILTER (WHERE a.crashes > 0) AS in_hand_at_the_kill,
         max(a.attempt) AS most_attempts
     FROM assessment a LEFT JOIN verdict v ON v.assessment_id = a.id WHERE a.batch = :batch
 """)
