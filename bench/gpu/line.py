@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,18 +63,22 @@ _STEPS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """kind: bare or line. p_unsafe: whether logprobs of the rating are asked for, which is the judge's default."""
+    """kind: bare or line. p_unsafe: whether logprobs of the rating are asked for, which is the judge's default.
+
+    profiled: py-spy looks at the worker meanwhile, which slows it, so that the round does not count.
+    """
 
     kind: str
     p_unsafe: bool
+    profiled: bool = False
 
     @classmethod
     def parse(cls, word: str) -> "Round":
-        """Of "bare", "line", "bare+p" or "line+p". Raises ValueError."""
-        kind, plus, rest = word.partition("+")
-        if kind not in ("bare", "line") or (plus and rest != "p"):
-            raise ValueError(f"{word!r} is no round: write bare, line, bare+p or line+p")
-        return cls(kind, bool(plus))
+        """Of "bare", "line", "bare+p", "line+p" or "line+profile". Raises ValueError."""
+        kind, _, more = word.partition("+")
+        if kind not in ("bare", "line") or more not in ("", "p", "profile"):
+            raise ValueError(f"{word!r} is no round: write bare, line, bare+p, line+p or line+profile")
+        return cls(kind, more == "p", more == "profile")
 
 
 @dataclass(slots=True)
@@ -102,7 +106,7 @@ class Depth:
                 loads = httpx.get(f"{url}/v1/loads", timeout=10).json()["loads"]
             except (httpx.HTTPError, ValueError, KeyError):
                 continue
-            self.seen.append(sum(load["num_total_reqs"] for load in loads))
+            self.seen.append(sum(load["num_running_reqs"] + load["num_waiting_reqs"] for load in loads))
 
     @property
     def median(self) -> int | None:
@@ -144,8 +148,8 @@ class Bench:
             seen = (self._bare if each.kind == "bare" else self._line)(
                 number, each, images, url, fleet, services
             )
-            self.results["rounds"].append({"kind": each.kind, "p_unsafe": each.p_unsafe, **seen})
-            self.say(json.dumps(self.results["rounds"][-1]))
+            self.say(json.dumps({**asdict(each), **seen, "host_profile": None}))
+            self.results["rounds"].append({**asdict(each), **seen})
             self._save()
 
     def _seeds(self) -> int:
@@ -187,7 +191,7 @@ class Bench:
     def _bare(
         self, number: int, each: Round, images: list[bytes], url: str, fleet: Fleet | None, services: Services
     ) -> dict[str, Any]:
-        meter = Meter(self._parties(fleet) | {"load generator": lambda: tree_s(os.getpid())})
+        meter = Meter(self._parties(fleet) | {"load generator": partial(own_s, os.getpid())})
         depth = Depth()
         with watched() as gpu, depth.watched(url):
             seen = load.drive(
@@ -215,7 +219,7 @@ class Bench:
         try:
             self._judged(engine, services, warm)
             meter = Meter(self._parties(fleet) | _worker_parties(worker.pid))
-            depth, sampled = Depth(), _Sampled(worker.pid, wanted=self._args.profile)
+            depth, sampled = Depth(), _Sampled(worker.pid, wanted=each.profiled)
             with watched() as gpu, depth.watched(url), sampled:
                 producer_s = self._judged(engine, services, folder)
             cpu = meter.ms_each(len(images)) | {"producer": round(1000 * producer_s / len(images), 3)}
@@ -331,7 +335,11 @@ def shares(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
     found = {}
     for p_unsafe in (False, True):
         rates = {
-            kind: [r["images_per_s"] for r in rounds if (r["kind"], r["p_unsafe"]) == (kind, p_unsafe)]
+            kind: [
+                r["images_per_s"]
+                for r in rounds
+                if (r["kind"], r["p_unsafe"], r["profiled"]) == (kind, p_unsafe, False)
+            ]
             for kind in ("bare", "line")
         }
         if all(rates.values()):
@@ -354,13 +362,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="one that exists")
     parser.add_argument("--url", help="a server that runs already")
     parser.add_argument(
-        "--rounds", type=_rounds, default=_rounds("bare,line,bare"), help="bare, line, bare+p, line+p"
+        "--rounds",
+        type=_rounds,
+        default=_rounds("bare,line,bare"),
+        help="bare, line, bare+p, line+p, line+profile",
     )
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--images", type=int, default=1536, help="of each round")
-    parser.add_argument(
-        "--profile", action="store_true", help="py-spy on the worker in each round of the line"
-    )
     parser.add_argument("--flag", action="append", default=[], help="a word for the server's command line")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/vetline-line"))
     parser.add_argument("--out", type=Path, required=True)

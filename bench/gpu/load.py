@@ -49,6 +49,13 @@ def as_ids(url: str, body: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in body.items() if name != "text"}, "input_ids": ids}
 
 
+def flush(urls: Sequence[str]) -> None:
+    """Have every prefix forgotten. A server refuses (HTTP 400) until the last answer is off its hands."""
+    for url in urls:
+        wanted = urllib.request.Request(f"{url}/flush_cache?timeout=20", method="POST")
+        urllib.request.urlopen(wanted, timeout=60).read()
+
+
 @dataclass(slots=True)
 class Outcome:
     """What one run saw. Times in seconds."""
