@@ -47,6 +47,7 @@ SIZE = (640, 480)
 START_S = 600.0
 STALL_S = 120.0  # without a new verdict for so long, a round is over
 WARM_IMAGES = 64
+ROUNDS = ("bare", "bare+p", "line", "line+p", "line+question", "line+profile")
 LOGPROBS = {"return_logprob": True, "token_ids_logprob": load.RATING}
 
 _SPAN = text("""
@@ -63,22 +64,22 @@ _STEPS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """kind: bare or line. p_unsafe: whether logprobs of the rating are asked for, which is the judge's default.
+    """kind: bare or line. p_unsafe: as VETLINE_SGLANG_P_UNSAFE has it: off, generation or question.
 
     profiled: py-spy looks at the worker meanwhile, which slows it, so that the round does not count.
     """
 
     kind: str
-    p_unsafe: bool
+    p_unsafe: str = "off"
     profiled: bool = False
 
     @classmethod
     def parse(cls, word: str) -> "Round":
-        """Of "bare", "line", "bare+p", "line+p" or "line+profile". Raises ValueError."""
+        """Of "bare", "bare+p", "line", "line+p", "line+question" or "line+profile". Raises ValueError."""
+        if word not in ROUNDS:
+            raise ValueError(f"{word!r} is no round: write {', '.join(ROUNDS)}")
         kind, _, more = word.partition("+")
-        if kind not in ("bare", "line") or more not in ("", "p", "profile"):
-            raise ValueError(f"{word!r} is no round: write bare, line, bare+p, line+p or line+profile")
-        return cls(kind, more == "p", more == "profile")
+        return cls(kind, {"p": "generation", "question": "question"}.get(more, "off"), more == "profile")
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ class Bench:
         if fleet is not None:
             self.say(f"the server answers after {fleet.wait(START_S):.0f} s")
         url = self._args.url or fleet.urls[0] if fleet or self._args.url else ""
-        load.drive([url], warm, self._body(url, p_unsafe=False), in_flight=16, keyed=True)
+        load.drive([url], warm, self._body(url, p_unsafe="off"), in_flight=16, keyed=True)
         if fleet is not None:
             fleet.settle()
         for number, (each, images) in enumerate(zip(self._args.rounds, drawn, strict=True)):
@@ -182,11 +183,11 @@ class Bench:
 
     # --- a round
 
-    def _body(self, url: str, *, p_unsafe: bool) -> dict[str, Any]:
+    def _body(self, url: str, *, p_unsafe: str) -> dict[str, Any]:
         """What the judge sends, but for id, image and its keys."""
         sampling = {"temperature": 0.0, "max_new_tokens": TOKENS, "stop_token_ids": [END_TOKEN_ID]}
         plain = {"text": load.prompt(), "sampling_params": sampling}
-        return load.as_ids(url, plain) | (LOGPROBS if p_unsafe else {})
+        return load.as_ids(url, plain) | (LOGPROBS if p_unsafe == "generation" else {})
 
     def _bare(
         self, number: int, each: Round, images: list[bytes], url: str, fleet: Fleet | None, services: Services
@@ -235,9 +236,10 @@ class Bench:
         settings = {
             "VETLINE_FETCH_FILE_ROOTS": str(self._folder.resolve()), "VETLINE_SGLANG_PROFILE": "greedy",
             "VETLINE_SGLANG_MAX_NEW_TOKENS": str(TOKENS), "VETLINE_LOG_STYLE": "json", "VETLINE_WORKER_NAME": batch,
-            "VETLINE_SGLANG_P_UNSAFE": "generation" if each.p_unsafe else "off",
+            "VETLINE_SGLANG_P_UNSAFE": each.p_unsafe, "VETLINE_WORKER_IN_FLIGHT_START": str(self._args.in_flight),
+            "VETLINE_WORKER_IN_FLIGHT_MOST": str(self._args.in_flight),
         }  # fmt: skip
-        words = ("worker", "--sglang-url", url, "--concurrency", str(self._args.in_flight))
+        words = ("worker", "--sglang-url", url)
         log = self._folder / f"{batch}-worker.log"
         child = start(vetline(*words), environment(services, **settings), log=log)
         child.wait_until(lambda: b"worker_started" in log.read_bytes(), timeout_s=60)
@@ -333,7 +335,7 @@ def _write(images: Sequence[bytes], folder: Path) -> None:
 def shares(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How much slower the line is than the bare rounds of the same kind, as a share of those."""
     found = {}
-    for p_unsafe in (False, True):
+    for p_unsafe in ("off", "generation"):
         rates = {
             kind: [
                 r["images_per_s"]
@@ -344,7 +346,7 @@ def shares(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
         }
         if all(rates.values()):
             bare, line = (sum(rates[kind]) / len(rates[kind]) for kind in ("bare", "line"))
-            found["with P(unsafe)" if p_unsafe else "without"] = round(1 - line / bare, 4)
+            found[f"P(unsafe) {p_unsafe}"] = round(1 - line / bare, 4)
     return found
 
 
@@ -365,7 +367,7 @@ def main() -> None:
         "--rounds",
         type=_rounds,
         default=_rounds("bare,line,bare"),
-        help="bare, line, bare+p, line+p, line+profile",
+        help=", ".join(ROUNDS),
     )
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--images", type=int, default=1536, help="of each round")
