@@ -2,6 +2,9 @@
 
 SAMPLES ?= samples
 
+# Tests side by side: most of them wait for processes that they started.
+JOBS ?= 2
+
 # The first that runs, is new enough and can make environments. 3.12 and 3.11 first: they have wheels for all.
 PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3; do \
 	"$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -31,7 +34,7 @@ demo: $(INSTALLED) ## Judge the sample photographs on this machine; SAMPLES=fold
 test: $(INSTALLED) ## Lint, check types and run every test.
 	@status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	$(BIN)/python -m pytest $(ARGS) || status=1; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS) || status=1; \
 	exit $$status
 
 chaos: $(INSTALLED) ## Kill workers, Redis and Postgres by the hundred and count; then the same over plain Celery. 30 minutes.
@@ -79,7 +82,7 @@ lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 		--output-file requirements/gpu.txt
 
 .env: ## Make the passwords that docker-compose.yml asks for.
-	@umask 077; for name in POSTGRES REDIS FLOWER; do \
+	@umask 077; for name in POSTGRES REDIS FLOWER GRAFANA; do \
 		echo "$${name}_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > .env
 	@echo "wrote new passwords to .env"
 

@@ -1,5 +1,6 @@
 """An assessment is one image under one policy revision: what is submitted, claimed, and ends done or failed."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 
 class State(StrEnum):
@@ -36,6 +37,7 @@ class Priority(IntEnum):
 
 
 SCHEMES = ("https", "http", "s3", "file", "data")
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON escapes it; not a backslash that is itself escaped
 _METADATA_BYTES = 16_384  # a reference and some labels, not a document: it is kept for as long as the verdict
 
 
@@ -46,6 +48,7 @@ class Submission(BaseModel):
     key: idempotency key; the same key under the same policy id is the same assessment.
     reuse: whether a verdict about the same pixels, on the same basis, may answer for this one.
     submission_id: the same for all policies that one image was submitted under; None where it is one.
+    tenant: on whose behalf, where a producer submits for several: pauses and caps can name it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,7 @@ class Submission(BaseModel):
     metadata: dict[str, Any] | None = None
     submission_id: UUID | None = None
     reuse: bool = True
+    tenant: Annotated[str, Field(min_length=1, max_length=200)] | None = None
 
     @field_validator("uri")
     @classmethod
@@ -69,7 +73,7 @@ class Submission(BaseModel):
             )
         return uri
 
-    @field_validator("uri", "key", "batch")
+    @field_validator("uri", "key", "batch", "tenant")
     @classmethod
     def _is_printable(cls, value: str | None) -> str | None:
         # Postgres cannot hold NUL, and a line break in a URI is how headers are forged.
@@ -81,19 +85,29 @@ class Submission(BaseModel):
 
     @field_validator("metadata")
     @classmethod
-    def _is_small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(to_json(value)) > _METADATA_BYTES:
+    def _is_small_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        written = to_json(value)  # raises ValueError for what is no JSON, lone surrogates included
+        if len(written) > _METADATA_BYTES:
             raise ValueError(f"metadata may have {_METADATA_BYTES} bytes as JSON")
+        from_json(written, allow_inf_nan=False)
+        if _NUL.search(written):
+            raise ValueError("metadata may hold no NUL")  # Postgres cannot keep it
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What submit hands back: the assessment's id, and whether this key was known before."""
+    """What submit hands back: the assessment's id, and whether this key was known before.
+
+    rung: whether the submitter is to ring it; what is paused or capped waits for the relay.
+    """
 
     id: UUID
     policy: str  # id@revision
     known: bool
+    rung: bool = False
 
 
 @dataclass(frozen=True, slots=True)

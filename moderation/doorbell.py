@@ -2,7 +2,7 @@
 
 A message is an ordinary Celery one (protocol 2, JSON), built here and pushed many at a time: one LPUSH carries what
 would be hundreds of `apply_async` calls. It names the id, the URI without its secrets, and the policy, so that Flower
-shows something a person can read.
+shows something a person can read. It may ring more rows beside the first: their ids are in a header of its own.
 """
 
 import base64
@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from moderation.redaction import redact_uri
 from moderation.settings import QueueSettings
 
 TASK = "vetline.assess"
+MORE = "vetline_more"  # the header with the ids of further rows; a release that does not know it leaves them to ring again
 _SHOWN_URI = 200  # characters; enough to tell images apart in Flower
 
 
@@ -41,6 +43,18 @@ class Call(Protocol):
     def crashes(self) -> int: ...
     @property
     def submission_id(self) -> UUID | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A row whose message is split up; its URI and policy are the ledger's to know."""
+
+    id: UUID
+    uri: str = ""
+    policy: str = ""
+    priority: int = 1
+    crashes: int = 0
+    submission_id: UUID | None = None
 
 
 class Doorbell:
@@ -63,17 +77,26 @@ class Doorbell:
 
     def depth(self) -> int:
         """Messages waiting, in both queues. Raises BrokerUnavailable."""
-        with _reaching_redis():
-            return sum(int(self._redis.llen(queue)) for queue in self._queues)
+        return sum(self.depths())
+
+    def depths(self) -> tuple[int, int]:
+        """Messages waiting: urgent ones, and the others. Raises BrokerUnavailable."""
+        with _reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+            for queue in self._queues:
+                pipe.llen(queue)
+            urgent, others = pipe.execute()
+            return int(urgent), int(others)
 
     def waiting(self) -> list[UUID]:
         """The assessments that messages in the queues name. Raises BrokerUnavailable."""
         with _reaching_redis():
             messages = [message for queue in self._queues for message in self._redis.lrange(queue, 0, -1)]
-        return [id_ for message in messages if (id_ := _named_in(message)) is not None]
+        return [id_ for message in messages for id_ in _named_in(message)]
 
-    def ring(self, calls: Sequence[Call]) -> int:
-        """Push a message for each call, and say how deep the queues then are. Raises BrokerUnavailable.
+    def ring(self, calls: Sequence[Call], *, bundle: int = 1) -> tuple[int, int]:
+        """Push messages for these calls, and say how deep the two queues then are. Raises BrokerUnavailable.
+
+        bundle: how many calls may share a message. What was in hand at a death never does: it is looked at alone.
 
         Urgent calls (high priority, or freed from a dead worker) go into a queue of their own, of which workers
         read every other message: they pass whatever waits, in their own order, and starve nobody.
@@ -83,16 +106,24 @@ class Doorbell:
         urgent, others = self._queues
         with _reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
             for queue, is_urgent in ((urgent, True), (others, False)):
-                if messages := [self._message(call) for call in calls if _is_urgent(call) is is_urgent]:
+                mine = [call for call in calls if _is_urgent(call) is is_urgent]
+                if messages := [self._message(*together) for together in _bundles(mine, bundle)]:
                     pipe.lpush(queue, *messages)
                 else:
                     pipe.llen(queue)
-            return sum(int(depth) for depth in pipe.execute())
+            depths = pipe.execute()
+        return int(depths[0]), int(depths[1])
+
+    def put_back(self, ids: Sequence[UUID]) -> None:
+        """Ring these rows next, each by itself: they came in a message with others. Raises BrokerUnavailable."""
+        calls = [_Again(id_) for id_ in ids]
+        with _reaching_redis():
+            self._redis.rpush(self._queues[1], *map(self._message, reversed(calls)))
 
     def close(self) -> None:
         self._redis.close()
 
-    def _message(self, call: Call) -> bytes:
+    def _message(self, call: Call, *more: Call) -> bytes:
         id_ = str(call.id)
         shown = redact_uri(call.uri)[:_SHOWN_URI]
         kwargs = {"id": id_, "uri": shown, "policy": call.policy}
@@ -112,6 +143,7 @@ class Doorbell:
                 "kwargsrepr": f"{{'uri': {shown!r}, 'policy': {call.policy!r}}}",
                 "origin": self._origin,
                 "ignore_result": True,
+                MORE: [str(other.id) for other in more],
             },
             "properties": {
                 "correlation_id": id_,
@@ -125,17 +157,26 @@ class Doorbell:
         return to_json(envelope)
 
 
-def _named_in(message: bytes | str) -> UUID | None:
-    """The id in a message of ours; None in one of a plain Celery client."""
+def _named_in(message: bytes | str) -> list[UUID]:
+    """The ids in a message of ours; none in one of a plain Celery client."""
     try:
         headers = from_json(message)["headers"]
-        return UUID(headers["id"]) if headers["task"] == TASK else None
+        return (
+            [UUID(id_) for id_ in (headers["id"], *headers.get(MORE, ()))] if headers["task"] == TASK else []
+        )
     except (ValueError, KeyError, TypeError):
-        return None
+        return []
 
 
 def _is_urgent(call: Call) -> bool:
     return call.priority == 0 or call.crashes > 0
+
+
+def _bundles(calls: Sequence[Call], size: int) -> Iterator[Sequence[Call]]:
+    alone = [call for call in calls if call.crashes > 0]
+    others = [call for call in calls if call.crashes == 0]
+    yield from ([call] for call in alone)
+    yield from (others[start : start + size] for start in range(0, len(others), size))
 
 
 def _one_each(calls: Sequence[Call]) -> list[Call]:

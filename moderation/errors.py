@@ -3,6 +3,7 @@
     VetlineError
     ├── Misuse            the caller's mistake; nothing was accepted
     │   ├── UnknownPolicy, PolicyError, InvalidSubmission, BadSource, BadSetting
+    │   ├── InvalidCursor, InvalidConsumer, InvalidWebhook
     ├── Transient         tried again after a growing, jittered delay, up to a limit
     │   ├── HostUnavailable, RateLimited, DecodeTimeout, JudgeTimeout, RuntimeFault, Defect
     ├── Permanent         failed at once
@@ -10,7 +11,8 @@
     │   ├── UnsupportedType, Undecodable, TooManyPixels
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
-    │   ├── RuntimeUnavailable, DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
+    │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
+    │   ├── ConsumerTaken, DatabaseRestored, QueueFull, SourceUnavailable
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -66,6 +68,24 @@ class BadSetting(Misuse):
     """A setting or flag whose value cannot be used."""
 
     code = "bad_setting"
+
+
+class InvalidCursor(Misuse):
+    """A text that is no cursor of the feed, or one of another database."""
+
+    code = "invalid_cursor"
+
+
+class InvalidConsumer(Misuse):
+    """A consumer's name that cannot be used, is not known, or stands for another filter."""
+
+    code = "invalid_consumer"
+
+
+class InvalidWebhook(Misuse):
+    """An endpoint that cannot be added, or none of that name."""
+
+    code = "invalid_webhook"
 
 
 class Transient(VetlineError):
@@ -216,6 +236,12 @@ class RuntimeUnavailable(Unavailable):
     code = "runtime_unavailable"
 
 
+class RuntimeCrashed(RuntimeUnavailable):
+    """The runtime died or hung with it in hand: noted as a crash of the item's, as a worker's death is."""
+
+    code = "runtime_crashed"
+
+
 class DecoderUnavailable(Unavailable):
     """No decoder process could be started, or none came free in time: the machine lacks memory or processes."""
 
@@ -234,10 +260,34 @@ class BrokerUnavailable(Unavailable):
     code = "broker_unavailable"
 
 
+class SourceUnavailable(Unavailable):
+    """Storage that is listed for images to enqueue does not answer."""
+
+    code = "source_unavailable"
+
+
 class ServiceMissing(Unavailable):
     """No Postgres or Redis is configured and none can be started here; the message says how to get one."""
 
     code = "service_missing"
+
+
+class ConsumerTaken(Unavailable):
+    """Another process reads under this consumer's name now; what was not acknowledged comes to it again."""
+
+    code = "consumer_taken"
+
+
+class DatabaseRestored(Unavailable):
+    """The database came from another cluster, and its transaction ids with it: `vetline db upgrade` begins an epoch."""
+
+    code = "database_restored"
+
+
+class QueueFull(Unavailable):
+    """As many rows wait as may: nothing was accepted; submit again later."""
+
+    code = "queue_full"
 
 
 class Poison(VetlineError):

@@ -55,7 +55,15 @@ class QueueSettings(BaseSettings):
 
     name: str = "vetline"  # and NAME.urgent beside it
     key_prefix: str = ""  # for several installations on one Redis
-    depth: int = Field(1000, gt=0)  # messages rung ahead: a second's work of 16 GPUs at 60 images/s
+    # Rows rung ahead in each of the two queues: a second's work of 16 GPUs at 60 images/s. Producers stop at half, so
+    # that the relay always finds room for what is older, lower, or of somebody else.
+    depth: int = Field(1000, gt=0)
+    # Of the room beside the urgent queue, what low rows get while normal ones wait as well.
+    low_share: float = Field(0.2, ge=0, le=1)
+    # Rows that one message may ring: Celery's price is about 0.8 ms of CPU for each message. Used where items are quick.
+    bundle: int = Field(16, gt=0)
+    bound: int | None = Field(None, gt=0)  # rows that may wait in the ledger before producers are held up
+    when_full: Literal["refuse", "wait"] = "refuse"  # what then happens to who submits
     # A row rung so long ago, not claimed, and its message not in the queue any more: the ring was lost. Workers claim
     # within milliseconds of popping.
     ring_again_s: float = Field(8, gt=0)
@@ -66,6 +74,18 @@ class QueueSettings(BaseSettings):
     def names(self) -> tuple[str, str]:
         """The queues' names: what is urgent, and the rest. Workers read them in turn."""
         return f"{self.name}.urgent", self.name
+
+
+class RetentionSettings(BaseSettings):
+    """How long what may be cleared is kept, counted from the end of an assessment."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_RETENTION_", frozen=True, extra="ignore")
+
+    # A decision may be complained about for six months (DSA, Article 20): at most 184 days, and some to answer in.
+    raw_days: int = Field(190, gt=0)
+    uri_days: int = Field(365, gt=0)  # a year in which an image can be judged again under a newer policy
+    page_rows: int = Field(1000, gt=0)  # assessments in one transaction: some 50 ms of row locks
+    pause_s: float = Field(0.02, ge=0)  # between pages, so that who waits for the disk gets a turn
 
 
 class LogSettings(BaseSettings):

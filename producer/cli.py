@@ -1,30 +1,38 @@
-"""`vetline enqueue`: submit images from files, folders, URLs, s3 objects or lines of text."""
+"""`vetline enqueue`: submit images from files, folders, URLs, s3 objects, lists, tables or lines of text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from moderation.assessment import Submission, Ticket
+from moderation.assessment import Ticket
 from moderation.cli.main import SOME_FAILED
 from moderation.cli.opening import check_tables
 from moderation.cli.output import print_json, print_jsonl, progress_bar, talk
-from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import open_ledger
-from moderation.services.desk import resolve
-from producer.client import Client, Submitted, check_policies
-from producer.sources import Item, read_source
+from moderation.ledger.engine import ledger_url, open_ledger
+from moderation.ledger.policies import pin
+from moderation.ledger.standing import is_there
+from moderation.services.desk import Services, resolve
+from moderation.settings import ServiceSettings
+from producer.bookmark import Bookmark, Place
+from producer.checking import Shared, check_policies, checked
+from producer.client import Client
+from producer.enqueue import Enqueuing, Wanted, Watching
+from producer.refusals import Refusals
+from producer.sources import STDIN, Columns, Form, Reading, Source, open_source
 
 commands = typer.Typer()
 DEFAULT_POLICY = "llavaguard-default"
 
+_LISTS = "Lists and tables"
+_SOURCE = "A file, folder, URL, list (.txt, .jsonl, .csv, .parquet), s3://bucket/prefix/, or - for lines."
+
 
 @commands.command()
 def enqueue(
-    sources: Annotated[
-        list[str],
-        typer.Argument(metavar="SOURCE...", help="A file, folder, URL, s3://bucket/key, or - for lines."),
-    ],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=_SOURCE)],
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,54 +42,154 @@ def enqueue(
     ] = None,
     batch: Annotated[str | None, typer.Option(help="A name to find these by.")] = None,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    tenant: Annotated[str | None, typer.Option(help="On whose behalf.")] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these names in folders and below prefixes, such as '*.jpg'."),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="What the list or folder is.", rich_help_panel=_LISTS)
+    ] = Form.AUTO,
+    uri_column: Annotated[
+        str | None, typer.Option(help="Where the image's URI or path stands.", rich_help_panel=_LISTS)
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(help="Where its idempotency key stands.", rich_help_panel=_LISTS)
+    ] = None,
+    metadata_column: Annotated[
+        list[str] | None,
+        typer.Option(help="Kept with the verdict; repeat it, or * for all.", rich_help_panel=_LISTS),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Judge anew what is known, by its place or by its pixels.")
     ] = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Do not go on where an interrupted run stopped.")
+    ] = False,
+    refused: Annotated[
+        Path | None, typer.Option(help="Where to write what is refused, as JSON lines.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only read and check; submit nothing.")] = False,
     tickets: Annotated[bool, typer.Option("--tickets", help="Print a JSON line for each item.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON on stdout.")] = False,
 ) -> None:
-    """Submit images for judging. What is enqueued twice is judged once, unless --again."""
-    policies = policy or [DEFAULT_POLICY]
-    check_policies(policies, keyed=not again)
-    refused: list[str] = []
-    with resolve(need_redis=True) as services:
-        engine = open_ledger(services.database_url)
-        check_tables(engine)
-        engine.dispose()
-        with Client(services.database_url, services.redis_url) as client, progress_bar() as bar:
-            task = bar.add_task("enqueue", total=None)
+    """Submit images for judging. What is enqueued twice is judged once, unless --again.
 
-            def told(done: Sequence[Ticket]) -> None:
-                bar.advance(task, len(done))
-                if tickets:
-                    print_jsonl({"id": t.id, "policy": t.policy, "known": t.known} for t in done)
-
-            def checked() -> Iterator[Submission]:
-                for item in (item for source in sources for item in read_source(source)):
-                    try:
-                        yield from _submissions(client, item, policies, batch, priority, again)
-                    except InvalidSubmission as exc:
-                        refused.append(f"line {item.line}: {exc}" if item.line else str(exc))
-
-            total = client.submit_many(checked(), on_tickets=told)
-    _report(total, refused, as_json)
-
-
-def _submissions(
-    client: Client, item: Item, policies: Sequence[str], batch: str | None, priority: str, again: bool
-) -> list[Submission]:
-    key = None if again else f"{batch or ''}/{item.key}"
-    return client.check_under(
-        policies, uri=item.uri, key=key, batch=batch, priority=priority, reuse=not again
+    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3.
+    """
+    shared = Shared(batch=batch, priority=priority, tenant=tenant)
+    wanted = Wanted(policy or [DEFAULT_POLICY], shared, again)
+    check_policies(wanted.policies, keyed=not again)
+    checked(uri="s3://x/y", policy=wanted.policies[0], **shared)  # a mistake in these is not each image's
+    reading = Reading(
+        form, Columns(uri_column, key_column, tuple(metadata_column or ())), tuple(pattern or ())
     )
-
-
-def _report(total: Submitted, refused: list[str], as_json: bool) -> None:
-    if as_json:
-        print_json({"accepted": total.accepted, "known": total.known, "refused": len(refused)})
-    else:
-        talk(f"accepted {total.accepted}, known {total.known}, refused {len(refused)}")
-    for line in refused[:20]:
-        talk(f"refused: {line}")
-    if refused:
+    opened = [open_source(source, reading) for source in sources]
+    with ExitStack() as stack:
+        run = _Run(opened, wanted, stack, refused, tickets=tickets)
+        place = run.dry() if dry_run else run.submitting(reading, from_start=from_start)
+        _report(place, run.refusals, as_json=as_json, dry=dry_run)
+    if place.refused:
         raise typer.Exit(SOME_FAILED)
+
+
+class _Run:
+    """What a run of the command holds open."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        wanted: Wanted,
+        stack: ExitStack,
+        refused: Path | None,
+        *,
+        tickets: bool,
+    ) -> None:
+        self._sources = sources
+        self._wanted = wanted
+        self._stack = stack
+        self._refused = refused
+        self._tickets = tickets
+        self._folder = ServiceSettings().data_dir / "enqueue"
+        self.refusals = Refusals(refused or self._folder / "dry-run.refused.jsonl")
+
+    def dry(self) -> Place:
+        """Only checks: no service is asked."""
+        return self._run(None, Place(), None)
+
+    def submitting(self, reading: Reading, *, from_start: bool) -> Place:
+        services = self._stack.enter_context(resolve(need_redis=True))
+        meant = [
+            [source.identity for source in self._sources],
+            [list(self._wanted.policies), dict(self._wanted.shared), self._wanted.again, repr(reading)],
+            _ledger_meant(services),
+        ]
+        bookmark = self._stack.enter_context(Bookmark(self._folder, meant))
+        client = self._stack.enter_context(Client(services.database_url, services.redis_url))
+        place = self._start(bookmark, services, from_start=from_start)
+        self.refusals = Refusals(self._refused or bookmark.refused_path, keep_bytes=place.refused_bytes)
+        bookmark.write(place)
+        place = self._run(client, place, bookmark)
+        bookmark.forget()
+        return place
+
+    def _start(self, bookmark: Bookmark, services: Services, *, from_start: bool) -> Place:
+        """Behind what an interrupted run committed. Raises LedgerUnavailable, UnknownPolicy before anything is read."""
+        engine = open_ledger(services.database_url)
+        try:
+            check_tables(engine)
+            pin(engine, self._wanted.policies)
+            place = bookmark.read()
+            if place is None:
+                return Place()
+            if from_start:  # under new keys, where it is --again
+                return Place()
+            if place.last is None or not is_there(engine, place.last) or self._reads_stdin:
+                return place.again()
+        finally:
+            engine.dispose()
+        talk(f"going on behind {place.accepted + place.known + place.refused} of an interrupted run")
+        return place
+
+    @property
+    def _reads_stdin(self) -> bool:
+        """What was read there before cannot be told from what is there now; its keys keep it from doubling."""
+        return any(source.name == STDIN for source in self._sources)
+
+    def _run(self, client: Client | None, place: Place, bookmark: Bookmark | None) -> Place:
+        self._stack.enter_context(self.refusals)
+        bar = self._stack.enter_context(progress_bar())
+        before = place.accepted + place.known + place.refused
+        task = bar.add_task("enqueue", total=None, before=before, completed=before)
+
+        def progress(place: Place, done: float | None) -> None:
+            count = place.accepted + place.known + place.refused
+            bar.update(task, completed=count, total=count / done if done else None)
+
+        def told(done: Sequence[Ticket]) -> None:
+            if self._tickets:
+                print_jsonl({"id": t.id, "policy": t.policy, "known": t.known} for t in done)
+
+        watching = Watching(progress, told, talk)
+        return Enqueuing(self._sources, self._wanted, client, watching).run(place, self.refusals, bookmark)
+
+
+def _ledger_meant(services: Services) -> str:
+    """Which ledger it is, without its password: one that was started here has another port each time."""
+    if services.database_from != "configured":
+        return services.database_from
+    return ledger_url(services.database_url).render_as_string(hide_password=True)
+
+
+def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> None:
+    counts: dict[str, object] = {"accepted": place.accepted, "known": place.known, "refused": place.refused}
+    if dry:
+        counts = {"would_submit": place.accepted, "refused": place.refused}
+    if place.refused:
+        counts["refused_file"] = str(refusals.path)
+    if as_json:
+        print_json(counts)
+    else:
+        talk(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
+    for line in refusals.first:
+        talk(f"refused: {line}")

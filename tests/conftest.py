@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
@@ -14,6 +15,8 @@ from tests.support.services import SessionPostgres, SessionRedis, running_postgr
 # A run in a script's background ignores Ctrl-C, and so would everything that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("deep", max_examples=1000)  # --hypothesis-profile=deep
 
 _CONFIGURATION = ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL", "LOG_LEVEL")
 

@@ -1,13 +1,17 @@
 """A Celery app with the worker's parts in it."""
 
+from uuid import UUID
+
 from celery import Celery
 
 from moderation.queue import make_app
 from moderation.settings import QueueSettings
+from moderation.webhook import TASK as DELIVER
 from worker.settings import WorkerSettings
 from worker.station import Station
 from worker.steps import Shift, install
 from worker.tasks import register
+from worker.telling import TellingStep
 
 
 def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None = None) -> Celery:
@@ -15,7 +19,13 @@ def assemble(database_url: str, redis_url: str, settings: WorkerSettings | None 
     settings = settings or WorkerSettings()
     app = make_app(redis_url)
     app.conf.worker_concurrency = settings.threads
-    shift = Shift(lambda: Station(database_url, redis_url, settings), QueueSettings().names)
+    urgent, _ = QueueSettings().names
+
+    def ring_webhook(id_: UUID) -> None:
+        app.send_task(DELIVER, kwargs={"webhook": str(id_)}, queue=urgent, ignore_result=True, retry=False)
+
+    shift = Shift(lambda: Station(database_url, redis_url, settings, ring_webhook), QueueSettings().names)
     install(app, shift)
+    app.steps["consumer"].add(TellingStep)
     register(app, shift)
     return app

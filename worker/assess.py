@@ -87,7 +87,7 @@ def _judge_views(picture: Picture, policy: PolicyRevision, tools: Tools) -> tupl
     asks: list[Ask] = []
     worst: tuple[View, Judgement] | None = None
     for view in picture.views:
-        judgement = tools.judge.judge(view, policy, timeout_s=tools.judge_timeout_s)
+        judgement = tools.ask(view, policy)
         asks += [ask.model_copy(update={"view": view.name}) for ask in judgement.asks]
         if worst is None or _badness(judgement) > _badness(worst[1]):
             worst = view, judgement

@@ -19,25 +19,37 @@ def worker(
     judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,
     name: Annotated[str | None, typer.Option(help="Shown in Flower and kept with each attempt.")] = None,
-    sglang_url: Annotated[str | None, typer.Option(help="An SGLang server that runs already.")] = None,
+    sglang_url: Annotated[
+        list[str] | None, typer.Option(help="An SGLang server that runs already; may be repeated.")
+    ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(help="`all`, or numbers such as 0,1: a worker with its own SGLang for each.")
+    ] = None,
 ) -> None:
     """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
     # Celery and the judges are loaded here, not when `vetline --help` is asked for.
     from worker.assembly import assemble
+    from worker.fleet import run_fleet
+    from worker.gpus import chosen
+    from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
     given = {"judge": judge, "concurrency": concurrency, "name": name, "sglang_url": sglang_url}
     try:
         settings = WorkerSettings.model_validate(
-            WorkerSettings().model_dump() | {k: v for k, v in given.items() if v is not None}
+            WorkerSettings().model_dump() | {k: v for k, v in given.items() if v}
         )
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         raise BadSetting(f"{first['loc'][0]}: {first['msg']}") from None
+    on_gpus = chosen(gpus) if gpus is not None else []
+    preflight(settings)
     with resolve(need_redis=True) as services:
         engine = open_ledger(services.database_url)
         check_tables(engine)
         engine.dispose()
+        if on_gpus:
+            raise typer.Exit(run_fleet(services, on_gpus, settings))
         app = assemble(services.database_url, services.redis_url, settings)
         # Gossip costs the square of the number of workers, and nothing here listens to it.
         celery_worker = app.Worker(
@@ -48,10 +60,26 @@ def worker(
 
 
 @commands.command()
+def worker_status(
+    port: Annotated[int | None, typer.Option(help="Ask the worker that answers there.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Only whether each is well, whatever it waits for.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Ask the workers here whether they would take an item now; exit 0 ready, 75 waiting, 1 not well or none."""
+    from worker.asking import worker_status as run
+
+    raise typer.Exit(run(port=port, live_only=live, as_json=as_json))
+
+
+@commands.command()
 def up(
     judge: Annotated[str | None, typer.Option(help="sglang or open-nsfw. [VETLINE_WORKER_JUDGE]")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Images in hand at once.")] = None,
-    sglang_url: Annotated[str | None, typer.Option(help="An SGLang server that runs already.")] = None,
+    sglang_url: Annotated[
+        list[str] | None, typer.Option(help="An SGLang server that runs already; may be repeated.")
+    ] = None,
     flower: Annotated[bool, typer.Option(help="Run Flower too.")] = True,
     flower_port: Annotated[
         int | None, typer.Option(help="Where Flower listens on loopback; 5555 if free.")
@@ -61,8 +89,9 @@ def up(
     # Loaded here, not when `vetline --help` is asked for; so below.
     from worker.up import up as run
 
-    given = {"--judge": judge, "--concurrency": concurrency, "--sglang-url": sglang_url}
+    given = {"--judge": judge, "--concurrency": concurrency}
     options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    options += [word for url in sglang_url or () for word in ("--sglang-url", url)]
     raise typer.Exit(run(worker_options=options, flower=flower, flower_port=flower_port))
 
 

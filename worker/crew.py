@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from moderation.errors import Misuse, VetlineError
@@ -19,6 +19,7 @@ _MISUSE = 2  # the exit code of a command that starting again would not help
 _LOOK_S = 0.05
 _RESTARTS = 5  # so many within a minute, and it is given up
 _WITHIN_S = 60.0
+_LONGEST_DELAY_S = 60.0
 STOP_WORKER_S = 40.0  # a worker drains for 25 s and then leaves by itself; see WorkerSettings.drain_s
 STOP_OTHER_S = 5.0
 
@@ -56,6 +57,18 @@ def stop(child: Child, stopping: Stopping, *, within_s: float) -> None:
     child.stop([signal.SIGKILL])
 
 
+def stop_all(members: Sequence["Member"], stopping: Stopping) -> None:
+    """SIGTERM to all of them at once, so that they drain side by side; SIGKILL to what is left at the deadline."""
+    for member in members:
+        member.send(signal.SIGTERM)
+    deadline = time.monotonic() + max((member.stop_s for member in members), default=0.0)
+    while any(member.runs() for member in members) and time.monotonic() < deadline and not stopping.hurry:
+        time.sleep(_LOOK_S)
+    for member in members:
+        member.send(signal.SIGKILL)
+        member.stop(stopping)
+
+
 def prepare(services: Services) -> tuple[str, str]:
     """Bring the tables and the built-in policies up to this release. The revisions before and after."""
     engine = open_ledger(services.database_url)
@@ -71,12 +84,25 @@ def prepare(services: Services) -> tuple[str, str]:
 class Member:
     """A process that is started again when it ends, after 1, 2, 4 ... s."""
 
-    def __init__(self, name: str, launch: Callable[[], Child], *, stop_s: float) -> None:
-        """stop_s: how long it may take to end after SIGTERM."""
+    def __init__(
+        self,
+        name: str,
+        launch: Callable[[], Child],
+        *,
+        stop_s: float,
+        most_ends: int | None = _RESTARTS,
+        within_s: float = _WITHIN_S,
+    ) -> None:
+        """stop_s: how long it may take to end after SIGTERM.
+
+        most_ends: it is given up where it ends so often within within_s; None: never, and only its delay grows.
+        """
         self.name = name
+        self.stop_s = stop_s
         self._launch = launch
-        self._stop_s = stop_s
-        self._ended: list[float] = []  # when, by the monotonic clock, within the last minute
+        self._most_ends = most_ends
+        self._within_s = within_s
+        self._ended: list[float] = []  # when, by the monotonic clock, within that time
         self._start_at: float | None = None
         self._child: Child | None = launch()
 
@@ -96,15 +122,25 @@ class Member:
 
     def stop(self, stopping: Stopping) -> None:
         if self._child is not None:
-            stop(self._child, stopping, within_s=self._stop_s)
+            stop(self._child, stopping, within_s=self.stop_s)
+
+    def send(self, number: signal.Signals) -> None:
+        if self._child is not None:
+            self._child.send(number)
+
+    def runs(self) -> bool:
+        return self._child is not None and self._child.alive()
 
     def _has_ended(self, child: Child, now: float) -> str:
         code, self._child = child.exit_code, None
         if code == _MISUSE:
             raise Misuse(f"the {self.name} cannot start as it is set up")
-        self._ended = [*(moment for moment in self._ended if now - moment < _WITHIN_S), now]
-        if len(self._ended) >= _RESTARTS:
-            raise VetlineError(f"the {self.name} ended {_RESTARTS} times within a minute (exit code {code})")
-        delay_s = 2.0 ** (len(self._ended) - 1)
+        self._ended = [*(moment for moment in self._ended if now - moment < self._within_s), now]
+        ends = len(self._ended)
+        if self._most_ends is not None and ends >= self._most_ends:
+            raise VetlineError(
+                f"the {self.name} ended {ends} times within {self._within_s:g} s (exit code {code})"
+            )
+        delay_s = min(2.0 ** min(ends - 1, 10), _LONGEST_DELAY_S)
         self._start_at = now + delay_s
         return f"ended with exit code {code}; starting it again in {delay_s:g} s"

@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 
 from moderation.cli.output import talk
 from moderation.errors import Misuse, VetlineError
-from moderation.ledger import reading
+from moderation.ledger import failures, reading, tally
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.retry import Selection
+from moderation.ledger.selection import Selection
 from moderation.services.child import Child
 from moderation.services.desk import Services
 from moderation.services.lease import leased
@@ -93,7 +93,7 @@ def _ledger(services: Services) -> Iterator[Engine]:
 
 
 def _open(engine: Engine, batch: str | None = _BATCH) -> int:
-    counts = reading.counts(engine, batch=batch)
+    counts = tally.counts(engine, batch=batch)
     return counts.get("queued", 0) + counts.get("running", 0)
 
 
@@ -174,18 +174,18 @@ def _show(engine: Engine, enqueued: _Enqueued, elapsed_s: float) -> int:
     verdicts = [row for row in reading.verdicts(engine, batch=_BATCH) if str(row["id"]) in enqueued.ids]
     for row in sorted(verdicts, key=lambda row: str(row["uri"])):
         _show_verdict(row, known=str(row["id"]) in enqueued.known)
-    failures = reading.failures(engine, Selection(batch=_BATCH), limit=max(1000, len(enqueued.ids)))
-    failures = [row for row in failures if str(row["id"]) in enqueued.ids]
-    for row in failures:
+    found = failures.failures(engine, Selection(batch=_BATCH), limit=max(1000, len(enqueued.ids)))
+    failed = [row for row in found if str(row["id"]) in enqueued.ids]
+    for row in failed:
         _say(f"{_name(row)}  failed: {row['error_code']}: {row['error_detail']}")
     ratings = [row["rating"] for row in verdicts]
     new = len(enqueued.ids) - len(enqueued.known)
     talk(
         f"{len(enqueued.ids)} images: {ratings.count('Safe')} Safe, {ratings.count('Unsafe')} Unsafe, "
-        f"{len(failures)} failed; {new} new, {len(enqueued.known)} known; {elapsed_s:.1f} s in all"
+        f"{len(failed)} failed; {new} new, {len(enqueued.known)} known; {elapsed_s:.1f} s in all"
     )
     talk("`vetline verdicts` and `vetline explain ID` show more")
-    return len(failures)
+    return len(failed)
 
 
 def _show_verdict(row: dict[str, Any], *, known: bool) -> None:

@@ -3,13 +3,11 @@
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,12 @@ from moderation.ledger.engine import open_ledger
 from moderation.services.announcement import announced
 from moderation.services.desk import Services, resolve
 from moderation.settings import ServiceSettings
+from worker.checks import Check, State
+from worker.gpu_checks import gpu_host, only_gpus
 from worker.images.settings import FetchSettings, S3Settings
-from worker.judges.shelf import make_judge
+from worker.judges.shelf import keeps_runtime, make_judge
+from worker.runtime.preflight import preflight
+from worker.runtime.settings import runtime_settings
 from worker.settings import WorkerSettings
 
 _OLDEST_PILLOW = (13, 0)  # two critical decoder faults before it
@@ -36,22 +38,6 @@ _OLDEST_REDIS = (6, 2)  # what kombu 5.7 needs
 _SWEPT_LATELY_S = 60.0  # workers sweep every second
 _FREE_BYTES = 1_000_000_000  # for the embedded ledger: some million verdicts
 _OPEN_FILES = 1024  # 128 threads hold a fetch and a runtime connection each, and as much again is spare
-
-
-class State(StrEnum):
-    OK = "ok"
-    NOTE = "note"  # works, but one should know
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. advice: what to do about it."""
-
-    name: str
-    state: State
-    says: str
-    advice: str = ""
 
 
 def doctor(*, worker_only: bool = False, as_json: bool = False) -> int:
@@ -78,7 +64,7 @@ def examine() -> Iterator[Check]:
     yield from _packages()
     yield from _services(worker_needed=False)
     yield from _said_by("judge", _judge)
-    yield _gpu()
+    yield from _said_by("gpu", _gpu)
     yield _sources()
     yield _disk()
     yield _open_files()
@@ -189,6 +175,10 @@ def _redis(services: Services) -> Iterator[Check]:
 
 def _judge() -> Iterator[Check]:
     settings = WorkerSettings()
+    if keeps_runtime(settings):
+        preflight(settings)
+        yield Check("judge", State.OK, f"a worker would start SGLang here for {runtime_settings().model}")
+        return
     judge = make_judge(settings)
     try:
         judge.check()
@@ -197,19 +187,11 @@ def _judge() -> Iterator[Check]:
     yield Check("judge", State.OK, f"{judge.name} is ready")
 
 
-def _gpu() -> Check:
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    if shutil.which(query[0]) is None:
-        return Check("gpu", State.NOTE, "none found (no nvidia-smi)", "use --judge open-nsfw")
-    try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except subprocess.TimeoutExpired:
-        return Check("gpu", State.PROBLEM, "nvidia-smi does not answer", "look at the driver")
-    lines = asked.stdout.strip().splitlines()
-    if asked.returncode != 0 or not lines:
-        said = (asked.stderr or asked.stdout).strip().splitlines()
-        return Check("gpu", State.PROBLEM, said[-1] if said else "nvidia-smi failed", "look at the driver")
-    return Check("gpu", State.OK, "; ".join(lines))
+def _gpu() -> Iterator[Check]:
+    if keeps_runtime(WorkerSettings()):
+        yield from gpu_host(runtime_settings())
+    else:
+        yield only_gpus()
 
 
 def _sources() -> Check:

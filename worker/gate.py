@@ -5,25 +5,45 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import Unavailable
+from worker.readiness import Readiness
 
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
+_TICK_S = 10.0
+_START = "start"
+# The board's names for what is down, by the error's code. "runtime" is left to whoever starts one.
+_NAMES = {
+    "ledger_unavailable": "database",
+    "runtime_unavailable": "judge",
+    "runtime_crashed": "judge",
+    "decoder_unavailable": "decoder",
+    "broker_unavailable": "redis",
+}
 
 
 class Gate:
     """Open, or shut for a reason. A thread of its own asks what is down until it answers, and opens again.
 
     checks: what must all pass for the gate to open; each raises Unavailable while it does not.
+    board: where it says for what it is shut. tick: called at each turn of its loop.
     """
 
-    def __init__(self, *checks: Callable[[], None]) -> None:
+    def __init__(
+        self, *checks: Callable[[], None], board: Readiness, tick: Callable[[], None] = lambda: None
+    ) -> None:
         self._checks = checks
+        self._board = board
+        self._tick = tick
+        self._said: set[str] = set()  # names of ours on the board
+        self._lock = threading.Lock()  # over the reason and what the board says of it
         self._open = threading.Event()
         self._shut = threading.Event()
         self._stopped = threading.Event()
         self.reason = "starting"
+        self._say(_START, "the first checks have not passed yet")
         self._shut.set()
         self._thread = threading.Thread(target=self._watch, name="gate", daemon=True)
 
@@ -36,11 +56,15 @@ class Gate:
 
     def shut(self, error: Unavailable) -> None:
         """Shut for this reason; opens by itself once every check passes."""
-        self.reason = f"{error.code}: {error}"
-        if self._open.is_set():
-            log.warning("gate_shut", reason=self.reason)
-        self._open.clear()
-        self._shut.set()
+        reason = f"{error.code}: {error}"
+        with self._lock:
+            self.reason = reason
+            if self._open.is_set():
+                metrics.GATE_SHUT.labels(error.code).inc()
+                log.warning("gate_shut", reason=reason)
+            self._open.clear()
+            self._shut.set()
+            self._say(_NAMES.get(error.code, error.code), str(error))
 
     def wait(self, timeout_s: float) -> bool:
         """Whether the gate was open within the time."""
@@ -56,15 +80,31 @@ class Gate:
 
     def _watch(self) -> None:
         while not self._stopped.is_set():
-            self._shut.wait()
-            if self._stopped.is_set():
-                return
+            self._tick()
+            if not self._shut.wait(_TICK_S) or self._stopped.is_set():
+                continue
             if self._passes():
-                self._shut.clear()
-                self._open.set()
-                log.info("gate_opened")
+                self._let_in()
             else:
                 self._stopped.wait(_LOOK_EVERY_S)
+
+    def _let_in(self) -> None:
+        with self._lock:
+            self._shut.clear()
+            self._open.set()
+            self._take_down(self._said)
+        log.info("gate_opened")
+
+    def _say(self, name: str, reason: str) -> None:
+        """On the board, in place of what stood there for us: the first check that fails is the one that counts."""
+        self._take_down(self._said - {name})
+        self._said.add(name)
+        self._board.wait_for(name, reason)
+
+    def _take_down(self, names: set[str]) -> None:
+        for name in tuple(names):
+            self._board.clear(name)
+            self._said.discard(name)
 
     def _passes(self) -> bool:
         try:
@@ -75,6 +115,8 @@ class Gate:
             if reason != self.reason:
                 log.info("gate_waiting", reason=reason)
                 self.reason = reason
+            with self._lock:
+                self._say(_NAMES.get(exc.code, exc.code), str(exc))
             return False
         except (
             Exception

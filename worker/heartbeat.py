@@ -1,10 +1,12 @@
 """The heartbeat: renews the lease of everything in hand, in one statement for the whole worker."""
 
 import threading
+from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Engine
 
+from moderation import metrics
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.claim import beat
 from moderation.settings import LeaseSettings
@@ -16,12 +18,26 @@ _TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well bef
 
 
 class Heartbeat:
-    """A thread that beats until it is stopped."""
+    """A thread that beats until it is stopped.
 
-    def __init__(self, engine: Engine, hand: Hand, settings: LeaseSettings) -> None:
+    settle: what else is to be put right once Postgres answers; raises LedgerUnavailable.
+    tick: called at each turn of its loop.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        hand: Hand,
+        settings: LeaseSettings,
+        *,
+        settle: Callable[[], None] = lambda: None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._tick = tick
         self._engine = engine
         self._hand = hand
         self._settings = settings
+        self._settle = settle
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -35,19 +51,24 @@ class Heartbeat:
     def _run(self) -> None:
         wait_s = self._settings.beat_s
         while not self._stopped.wait(wait_s):
+            self._tick()
             wait_s = self._settings.beat_s if self._beat() else _TRY_AGAIN_S
 
     def _beat(self) -> bool:
         held = self._hand.held()
         try:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
+            self._settle()
         except LedgerUnavailable as exc:
+            metrics.BEATS_MISSED.inc()
             log.warning("beat_missed", held=len(held), error=str(exc))
             return False
         except Exception:  # whatever it is, a worker without a heartbeat would lose all it has
+            metrics.BEATS_MISSED.inc()
             log.exception("beat_failed")
             return False
         # An item that ended between `held` and the statement is no loss.
         for claim in [c for c in self._hand.held() if c.id in lost and c in held]:
+            metrics.LEASES_LOST.labels("beat").inc()
             log.warning("lease_lost", assessment=str(claim.id), attempt=claim.attempt)
         return True

@@ -19,8 +19,12 @@ _LOOK_S = 0.1
 class Interleaved:
     """Whole lines only, in the order in which they come. Safe to call from any thread."""
 
-    def __init__(self, stream: TextIO, names: Sequence[str]) -> None:
-        """names: who may speak; colours are used where `stream` is a terminal."""
+    def __init__(self, stream: TextIO, names: Sequence[str], *, heads: bool = True) -> None:
+        """names: who may speak; colours are used where `stream` is a terminal.
+
+        heads: False leaves the names out, for lines that a program reads.
+        """
+        self._heads = heads
         self._stream = stream
         self._width = max(map(len, names))
         self._colours = dict(zip(names, _COLOURS, strict=False)) if stream.isatty() else {}
@@ -33,13 +37,17 @@ class Interleaved:
         """One line; blank ones are left out."""
         if not line.strip():
             return
+        head = self._head(name) if self._heads else ""
+        with self._lock:
+            self.last[name] = line.strip()
+            self._stream.write(f"{head}{line}\n")
+            self._stream.flush()
+
+    def _head(self, name: str) -> str:
         head = f"{name:<{self._width}} |"
         if colour := self._colours.get(name):
             head = f"\033[{colour}m{head}\033[0m"
-        with self._lock:
-            self.last[name] = line.strip()
-            self._stream.write(f"{head} {line}\n")
-            self._stream.flush()
+        return f"{head} "
 
     def follow(self, name: str, output: IO[bytes]) -> None:
         """Say every line of a process until it closes its output."""

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import BrokerUnavailable
 from worker.station import Station
 
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 2.0
+_REDIS, _PROGRESS = "redis", "progress"  # on the board
 
 
 class Progress:
@@ -47,6 +49,7 @@ class Progress:
 
     def _run(self) -> None:
         while not self._stopped.wait(min(_LOOK_EVERY_S, self._station.settings.stalled_s / 4)):
+            self._station.pulse.beat("progress")
             self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
@@ -55,6 +58,7 @@ class Progress:
             self._asked_at = None  # the reconnection helped
         if not self._starved():
             self._starved_since = None
+            self._station.board.clear(_PROGRESS)
             return
         if self._starved_since is None or taken_at > self._starved_since:
             self._starved_since = now
@@ -72,17 +76,24 @@ class Progress:
             log.critical("consumer_stalled_again", worker=self._station.settings.node)
             self._leave()
             return
+        metrics.STALLS.inc()
         log.error("consumer_stalled", worker=self._station.settings.node)
         self._asked_at, self._is_connected_anew = now, False
+        self._station.board.wait_for(
+            _PROGRESS,
+            f"messages wait and none arrived for {self._station.settings.stalled_s:g} s; connecting anew",
+        )
         self._starved_since = None
         self.reconnect_wanted = True
 
     def _starved(self) -> bool:
         """Whether work waits that this worker could take."""
         station = self._station
-        if not station.gate.is_open or len(station.desk.hand) >= station.settings.threads:
-            return False
         try:
-            return station.waiting() > 0
-        except BrokerUnavailable:
+            waiting = station.waiting()
+        except BrokerUnavailable as exc:
+            station.board.wait_for(_REDIS, str(exc))
             return False  # nothing to consume from; reconnecting is kombu's work
+        station.board.clear(_REDIS)
+        has_room = station.turns.busy < station.turns.most_in_hand
+        return waiting > 0 and station.gate.is_open and has_room

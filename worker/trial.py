@@ -7,18 +7,23 @@ as well, nothing was proved, and it is tried again, up to the ledger's bound.
 """
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import structlog
 
+from moderation import metrics
 from moderation.assessment import Claim
 from moderation.errors import JudgeTimeout, Poison, error_named
 from moderation.policy import PolicyRevision
 from moderation.verdict import Verdict
 from worker.clock import Clock
+from worker.judges.settings import SglangSettings
+from worker.runtime.judge import RuntimeJudge
 from worker.settings import WorkerSettings
 
 log = structlog.get_logger()
@@ -30,19 +35,41 @@ _START_S = 60.0  # loading a model on a busy machine
 class Trial:
     """One observed child, started when first needed and used for one suspect at a time."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, runtime: RuntimeJudge | None = None) -> None:
+        """runtime: the server that this worker keeps for itself, which a suspect is let in to alone."""
         self._settings = settings
+        self._runtime = runtime
+        self._server: SglangSettings | None = None  # that the child asks, where it is the worker's own
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
 
     def assess(self, claim: Claim, policy: PolicyRevision, clock: Clock) -> Verdict:
-        """As `worker.assess.assess`. Raises Poison if the child died of it."""
-        with clock.step("trial"), self._lock:
+        """As `worker.assess.assess`. Raises Poison if the child, or the worker's own runtime, died of it."""
+        with clock.step("trial"), self._lock, self._alone() as server:
             log.warning("trial_started", assessment=str(claim.id), crashes=claim.crashes)
-            answer = self._ask({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
-        if "verdict" in answer:
-            return Verdict.model_validate(answer["verdict"])
-        raise error_named(answer["code"], answer["message"])
+            if server != self._server:
+                self.stop()
+                self._server = server
+            answer = self._observed({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
+            if "verdict" in answer:
+                return Verdict.model_validate(answer["verdict"])
+            raise error_named(answer["code"], answer["message"])
+
+    def _alone(self) -> AbstractContextManager[SglangSettings | None]:
+        return self._runtime.alone(self._settings.judge_timeout_s) if self._runtime else nullcontext()
+
+    def _observed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As `_ask`, and counted."""
+        result = "no_answer"
+        try:
+            answer = self._ask(request)
+            result = "verdict" if "verdict" in answer else "error"
+        except Poison:
+            result = "poison"
+            raise
+        finally:
+            metrics.TRIALS.labels(result).inc()
+        return answer
 
     def stop(self) -> None:
         if self._child is not None:
@@ -85,6 +112,7 @@ class Trial:
                 [sys.executable, "-m", "worker.trial_child", self._settings.model_dump_json()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                env={**os.environ, **_address(self._server)},
                 process_group=0,  # a Ctrl-C at the terminal is the worker's to handle
             )
             assert self._child.stdout is not None
@@ -97,6 +125,20 @@ class Trial:
                 self._child = None
                 raise JudgeTimeout(f"its trial process did not start ({_how(code)})")
         return self._child
+
+
+def _address(server: SglangSettings | None) -> dict[str, str]:
+    """For a child that is to ask this server and start none: not in its arguments, where anybody reads the key."""
+    if server is None:
+        return {}
+    key = server.api_key.get_secret_value() if server.api_key else ""
+    named = {
+        "URL": server.url,
+        "API_KEY": key,
+        "MODEL": server.model,
+        "WEIGHTS_SHA256": server.weights_sha256,
+    }
+    return {f"VETLINE_SGLANG_{name}": value for name, value in named.items() if value}
 
 
 def _how(code: int) -> str:

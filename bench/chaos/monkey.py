@@ -40,6 +40,7 @@ class Monkey:
         self._postgres = postgres
         self._redis = redis_server
         self._random = random.Random(plan.seed)
+        self._next_at = 0.0  # monotonic
         self._frozen: dict[int, threading.Thread] = {}
 
     def do(self, fault: str) -> None:
@@ -69,14 +70,16 @@ class Monkey:
             thread.join()
 
     def wait_for_the_crew(self) -> None:
-        """Until every worker that is not frozen is up.
+        """Until the pace allows another fault and every worker that is not frozen is up.
 
         What is counted is what a death costs a crew that is there, not how long a backlog waits where nobody lives
         long enough to take it: without this, two cores start workers and do little else.
         """
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
         end = time.monotonic() + _READY_WITHIN_S
         while not all(self._crew.is_up(post) for post in self._awake()) and time.monotonic() < end:
             time.sleep(_LOOK_EVERY_S)
+        self._next_at = time.monotonic() + self._plan.pace_s
 
     def _end_a_busy_worker(self, fault: str) -> None:
         self._wait(0, 0.4)

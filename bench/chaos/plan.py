@@ -23,6 +23,7 @@ class Plan:
     threads: int = 8
     lease_s: float = 30.0  # the default
     latency_s: float = 0.5  # of the scripted judge, about LlavaGuard's: a kill finds work in hand
+    pace_s: float = 3.0  # between faults at least: a death every 3 s leaves each of four workers 12 s of life
     seed: int = 1
     limit_s: float = 1500.0
 

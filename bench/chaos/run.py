@@ -18,7 +18,7 @@ from moderation.errors import LedgerUnavailable
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.reading import counts
+from moderation.ledger.tally import counts
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from producer import Client

@@ -27,7 +27,7 @@ from bench.gpu.pictures import jpegs
 from bench.gpu.spoken import TOKENS
 from bench.machine import RUNTIME_PACKAGES, describe_machine
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.reading import counts
+from moderation.ledger.tally import counts
 from moderation.services.child import Child
 from moderation.services.desk import Services, resolve
 from moderation.settings import ServiceSettings

@@ -5,6 +5,7 @@ import typer
 from moderation.cli.output import talk
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.feed import adopt
 from moderation.ledger.policies import seed_builtin
 from moderation.services.desk import resolve
 
@@ -21,7 +22,10 @@ def upgrade() -> None:
         before = migrate.current(engine)
         after = migrate.upgrade(engine)
         seeded = seed_builtin(engine)
+        epoch = adopt(engine)
         engine.dispose()
+    if epoch is not None:
+        talk(f"restored from another cluster: the feed begins epoch {epoch}")
     talk(f"tables: {before} -> {after}; built-in policies added: {seeded}")
 
 

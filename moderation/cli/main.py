@@ -53,19 +53,28 @@ def main() -> None:
         gather()()
         code = 0
     except SystemExit as exc:
-        # Ctrl-C reaches us as Typer's Abort, which it ends with code 1.
-        interrupted = isinstance(exc.__context__, typer.Abort)
-        code = INTERRUPTED if interrupted else exc.code if isinstance(exc.code, int) else 0
+        # Ctrl-C reaches us as Typer's Abort, and a reader who left as a broken pipe; it ends both with code 1.
+        if isinstance(exc.__context__, BrokenPipeError):
+            code = _nobody_reads()
+        elif isinstance(exc.__context__, typer.Abort):
+            code = INTERRUPTED
+        else:
+            code = exc.code if isinstance(exc.code, int) else 0
     except Misuse as exc:
         code = _say(str(exc), MISUSE)
     except Unavailable as exc:
         code = _say(str(exc), SERVICE_DOWN)
     except VetlineError as exc:
         code = _say(str(exc), FAILED)
-    except BrokenPipeError:  # `vetline verdicts | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except BrokenPipeError:
+        code = _nobody_reads()
     sys.exit(code)
+
+
+def _nobody_reads() -> int:
+    """`vetline verdicts | head`: the reader has seen enough, and what is left in the buffer is for nobody."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _say(line: str, code: int) -> int:

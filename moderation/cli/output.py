@@ -1,8 +1,8 @@
 """How commands show rows: a table for a person, JSON for a program. Data on stdout, talk on stderr."""
 
-import csv
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -11,11 +11,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 Row = Mapping[str, Any]
 
@@ -25,6 +27,26 @@ def talk(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
+class _Rate(ProgressColumn):
+    """Items a second since the start; the task's field `before` is what was done before it."""
+
+    def render(self, task: Task) -> Text:
+        rate = _rate(task)
+        return Text("" if rate is None else f"{rate:,.0f}/s")
+
+
+class _Left(ProgressColumn):
+    """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
+
+    def render(self, task: Task) -> Text:
+        rate, left = _rate(task), task.remaining
+        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
+
+
+def _rate(task: Task) -> float | None:
+    return (task.completed - task.fields.get("before", 0)) / task.elapsed if task.elapsed else None
+
+
 def progress_bar() -> Progress:
     """A bar on stderr where that is a terminal; nothing where nobody looks. Time left where the total is known."""
     console = Console(stderr=True)
@@ -32,8 +54,9 @@ def progress_bar() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
         disable=not console.is_terminal,
         transient=True,
@@ -50,17 +73,6 @@ def print_jsonl(rows: Iterable[Row]) -> int:
     count = 0
     for row in rows:
         print(to_json(dict(row)).decode())  # noqa: T201 - as above
-        count += 1
-    return count
-
-
-def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> int:
-    """CSV with a header on stdout; values that are not plain are JSON. How many rows there were."""
-    writer = csv.writer(sys.stdout)
-    writer.writerow(columns)
-    count = 0
-    for row in rows:
-        writer.writerow([_plain(row.get(column)) for column in columns])
         count += 1
     return count
 

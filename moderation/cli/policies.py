@@ -89,8 +89,8 @@ def add(
 ) -> None:
     """Check a policy file and make it the policy's next revision."""
     policy = _read(file)
-    who = _plain("--by", by if by is not None else _login())
-    why = _plain("--reason", reason) if reason else ""
+    who = plain_words("--by", by if by is not None else login_name())
+    why = plain_words("--reason", reason) if reason else ""
     with opened_ledger() as engine:
         added = registry.add(engine, policy, by=who, reason=why)
     _warn(added.policy)
@@ -160,14 +160,14 @@ def _read(file: str) -> PolicyRevision:
         raise BadSource(f"no policy file {file!r}: {getattr(exc, 'strerror', None) or exc}") from None
 
 
-def _login() -> str:
+def login_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user often has no name
         raise BadSetting("who adds it? your login has no name here: say --by") from None
 
 
-def _plain(option: str, text: str) -> str:
+def plain_words(option: str, text: str) -> str:
     try:
         return check_text(text.strip())
     except ValueError as exc:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, TextClause, text
 from moderation.assessment import Claim
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.pauses import IS_PAUSED
 
 # It waits for a lock rather than skip the row: the sweeper still holds it when a fast worker answers the ring, and a
 # skipped row's message would be gone.
@@ -19,14 +20,15 @@ _CLAIM = """
         claimed_at = now(), lease_until = now() + make_interval(secs => :lease_s),
         not_before = NULL, ring_at = NULL, rung_at = NULL
     WHERE id IN (
-        SELECT id FROM assessment
-        WHERE {which} AND state = 'queued' AND (not_before IS NULL OR not_before <= now()) AND crashes < :suspect
-        ORDER BY id FOR UPDATE
+        SELECT a.id FROM assessment a
+        WHERE a.{which} AND a.state = 'queued' AND (a.not_before IS NULL OR a.not_before <= now())
+            AND a.crashes < :suspect AND NOT {paused}
+        ORDER BY a.id FOR UPDATE
     )
     RETURNING id, attempt, uri, policy_revision_id, charged, crashes, claimed_at, lease_until, submission_id, reuse
 """
-_CLAIM_THESE = text(_CLAIM.format(which="id = ANY(:ids)"))
-_CLAIM_SIBLINGS = text(_CLAIM.format(which="submission_id = ANY(:submission_ids)"))
+_CLAIM_THESE = text(_CLAIM.format(which="id = ANY(:ids)", paused=IS_PAUSED))
+_CLAIM_SIBLINGS = text(_CLAIM.format(which="submission_id = ANY(:submission_ids)", paused=IS_PAUSED))
 
 _DEFER = text("""
     UPDATE assessment SET ring_at = now() + make_interval(secs => :delay_s), rung_at = NULL
@@ -34,10 +36,15 @@ _DEFER = text("""
 """)
 _NO_SUSPECT = 2**31 - 1  # more crashes than a row can have
 
+# Locked in order, as everything that writes several rows and waits for them: else two could wait for each other.
 _BEAT = text("""
+    WITH held AS (
+        SELECT a.id FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS named (id, attempt)
+        JOIN assessment a ON a.id = named.id AND a.attempt = named.attempt AND a.state = 'running'
+        ORDER BY a.id FOR UPDATE OF a
+    )
     UPDATE assessment AS a SET lease_until = now() + make_interval(secs => :lease_s)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS held (id, attempt)
-    WHERE a.id = held.id AND a.attempt = held.attempt AND a.state = 'running'
+    FROM held WHERE a.id = held.id
     RETURNING a.id
 """)
 
@@ -45,7 +52,7 @@ _BEAT = text("""
 def claim(
     engine: Engine, ids: Sequence[UUID], *, worker: str, lease_s: float, suspect: int = _NO_SUSPECT
 ) -> list[Claim]:
-    """Claim what is due of these rows; the others are running, ended, not due, or unknown, and are left out.
+    """Claim what is due of these rows; the others are running, ended, paused, not due, or unknown, and are left out.
 
     suspect: rows that were in hand at so many deaths are left out too.
     With a row come those of its siblings that are due: the same image under other policies.

@@ -1,4 +1,4 @@
-"""How an attempt ends: recorded, failed, put off, or given back. Each is one fenced statement, safe to repeat.
+"""How an attempt ends without a verdict: failed, put off, or given back. Each is one fenced statement, safe to repeat.
 
 A writer whose lease was taken finds no row at its fence and changes nothing. A reply that was lost is settled by
 reading the attempt's own row, never guessed.
@@ -7,6 +7,7 @@ reading the attempt's own row, never guessed.
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from pydantic_core import to_json
 from sqlalchemy import Engine, TextClause, text
@@ -14,8 +15,7 @@ from sqlalchemy import Engine, TextClause, text
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
 from moderation.ledger.engine import reaching_postgres
-from moderation.redaction import without_secrets
-from moderation.verdict import Ask, Verdict
+from moderation.verdict import Ask
 
 
 class Ending(StrEnum):
@@ -30,35 +30,17 @@ _ENDED = """
     WITH ended AS (
         UPDATE assessment SET {changes}
         WHERE id = :id AND attempt = :attempt AND state = 'running'
-        RETURNING id, attempt, claimed_at, policy_revision_id
+        RETURNING id, attempt, claimed_at
     ), kept AS (
         INSERT INTO attempt (assessment_id, attempt, outcome, worker, claimed_at, error_code, error_detail,
                              timings_ms, asks)
         SELECT id, attempt, :outcome, :worker, claimed_at, :error_code, :error_detail,
                CAST(:timings_ms AS jsonb), CAST(:asks AS jsonb)
         FROM ended
-    ){more}
+    )
     SELECT count(*) FROM ended
 """
 
-_VERDICT_COLUMNS = (
-    "rating", "category", "rationale", "rationale_truncated", "needs_review", "p_unsafe", "p_unsafe_calibrated",
-    "rung", "finish_reason", "raw_output", "judge", "model", "weights_sha256", "runtime", "runtime_version",
-    "template_mode", "prompt_sha256", "bytes_sha256", "pixels_sha256", "media_type", "width", "height", "frames",
-    "byte_count", "view", "etag", "version", "pdq", "pdq_quality", "reused_from",
-)  # fmt: skip
-
-_VERDICT = f""", judged AS (
-        INSERT INTO verdict (assessment_id, attempt, policy_revision_id, sampling, timings_ms,
-                             {", ".join(_VERDICT_COLUMNS)})
-        SELECT id, attempt, policy_revision_id, CAST(:sampling AS jsonb), CAST(:timings_ms AS jsonb),
-               {", ".join(":" + column for column in _VERDICT_COLUMNS)}
-        FROM ended
-    )"""
-
-# The full URI may hold a password or a signature: it is kept for as long as it may be fetched again. A failure may.
-_DONE = """state = 'done', lease_until = NULL, ended_at = now(), error_code = NULL, error_detail = NULL,
-           uri = :uri_without_secrets"""
 _FAILED = """state = 'failed', lease_until = NULL, ended_at = now(),
              error_code = :error_code, error_detail = :error_detail"""
 # A row that waits for its time rings then; one that is due at once goes before all others of its priority.
@@ -67,32 +49,37 @@ _QUEUED = """state = 'queued', lease_until = NULL,
              ring_at = CASE WHEN :delay_s > 0 THEN now() + make_interval(secs => :delay_s) ELSE 'epoch' END,
              error_code = :error_code, error_detail = :error_detail"""
 _UNCHARGED = _QUEUED + ", charged = greatest(charged - 1, 0)"
+_UNCHARGED_CRASH = _UNCHARGED + ", crashes = crashes + 1"
 
 
-def _ended(changes: str, more: str = "") -> TextClause:
-    return text(_ENDED.format(changes=changes, more=more))
+def _ended(changes: str) -> TextClause:
+    return text(_ENDED.format(changes=changes))
 
 
-_RECORD = _ended(_DONE, _VERDICT)
 _FAIL = _ended(_FAILED)
 _TRY_LATER = _ended(_QUEUED)
 _GIVE_BACK = _ended(_UNCHARGED)
+_CRASHED = _ended(_UNCHARGED_CRASH)
+
+_RELEASE = text("""
+    WITH doubtful AS (
+        SELECT id FROM assessment WHERE id = ANY(:ids) AND state = 'running' AND worker = :worker
+        ORDER BY id FOR UPDATE
+    ), freed AS (
+        UPDATE assessment a SET
+            state = 'queued', lease_until = NULL, ring_at = timestamptz 'epoch', charged = greatest(a.charged - 1, 0)
+        FROM doubtful d WHERE a.id = d.id
+        RETURNING a.id, a.attempt, a.claimed_at
+    )
+    INSERT INTO attempt (assessment_id, attempt, outcome, worker, claimed_at, error_code, error_detail)
+    SELECT id, attempt, 'given_back', :worker, claimed_at, 'ledger_unavailable', 'the reply to its claim was lost'
+    FROM freed
+    RETURNING assessment_id
+""")
 
 _OWN = text("""
     SELECT outcome FROM attempt WHERE assessment_id = :id AND attempt = :attempt AND worker = :worker
 """)
-
-
-def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> Ending:
-    """Write verdict, attempt and state in one transaction, if the fence still holds."""
-    judgement = verdict.judgement
-    values = verdict.image.model_dump() | judgement.model_dump(exclude={"asks", "sampling", "rating", "rung"})
-    values |= {"rating": judgement.rating.value, "rung": judgement.rung.value}
-    values["sampling"] = _json(judgement.sampling)
-    values["reused_from"] = verdict.reused_from
-    values["uri_without_secrets"] = without_secrets(claim.uri)
-    values |= _attempt(claim, "done", worker, timings_ms=verdict.timings_ms, asks=judgement.asks)
-    return _write(engine, _RECORD, values)
 
 
 def fail(
@@ -125,6 +112,22 @@ def give_back(
     )
 
 
+def give_back_crashed(
+    engine: Engine, claim: Claim, error: VetlineError, *, worker: str, delay_s: float = 0.0
+) -> Ending:
+    """As give_back, and counted as a crash: the runtime went down with it in hand, and two of those make a suspect."""
+    return _write(engine, _CRASHED, _attempt(claim, "crashed", worker, error=error) | {"delay_s": delay_s})
+
+
+def release_doubtful(engine: Engine, ids: Sequence[UUID], *, worker: str) -> list[UUID]:
+    """Give back those of these rows that run under our name, though the claim's reply was lost. Uncharged.
+
+    ids: rows that this worker asked for, never got, and does not hold by a later claim.
+    """
+    with reaching_postgres(), engine.connect() as connection:
+        return list(connection.execute(_RELEASE, {"ids": list(ids), "worker": worker}).scalars())
+
+
 def _attempt(
     claim: Claim,
     outcome: str,
@@ -132,9 +135,8 @@ def _attempt(
     *,
     error: VetlineError | None = None,
     timings_ms: Mapping[str, float] | None = None,
-    asks: Sequence[Ask] = (),
 ) -> dict[str, Any]:
-    kept = asks or (error.asks if error else ())
+    kept: Sequence[Ask] = error.asks if error else ()
     return {
         "id": claim.id,
         "attempt": claim.attempt,
@@ -142,29 +144,30 @@ def _attempt(
         "worker": worker,
         "error_code": error.code if error else None,
         "error_detail": str(error)[:2000] if error else None,
-        "timings_ms": _json(timings_ms) if timings_ms else None,
-        "asks": _json([ask.model_dump() for ask in kept]) if kept else None,
+        "timings_ms": as_json(timings_ms) if timings_ms else None,
+        "asks": as_json([ask.model_dump() for ask in kept]) if kept else None,
     }
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """As Postgres can hold it: a model may well emit NUL or half a surrogate pair."""
     if isinstance(value, str):
         whole = value if value.isascii() else value.encode("utf-8", "replace").decode()
         return whole.replace("\0", "\ufffd")
     if isinstance(value, Mapping):
-        return {key: _storable(item) for key, item in value.items()}
+        return {key: storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
+        return [storable(item) for item in value]
     return value
 
 
-def _json(value: Any) -> str:
-    return to_json(_storable(value)).decode()
+def as_json(value: Any) -> str:
+    """JSON that Postgres can hold."""
+    return to_json(storable(value)).decode()
 
 
 def _write(engine: Engine, statement: TextClause, values: dict[str, Any]) -> Ending:
-    values = {name: _storable(value) for name, value in values.items()}
+    values = {name: storable(value) for name, value in values.items()}
     with reaching_postgres(), engine.connect() as connection:
         if connection.execute(statement, values).scalar_one():
             return Ending.WRITTEN

@@ -2,27 +2,13 @@
 
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Engine, text
 
 from moderation.ledger.engine import reaching_postgres
-from moderation.ledger.retry import SELECTED, Selection
 
 Row = dict[str, Any]
 _PAGE = 1000  # rows fetched at a time: constant memory for any number of verdicts
-
-_COUNTS = text("""
-    SELECT state, count(*) AS n FROM assessment
-    WHERE CAST(:batch AS text) IS NULL OR batch = :batch
-    GROUP BY state
-""")
-
-_PACE = text("""
-    SELECT count(*) / 60.0 AS per_s FROM assessment
-    WHERE state IN ('done', 'failed') AND ended_at > now() - interval '60 seconds'
-        AND (CAST(:batch AS text) IS NULL OR batch = :batch)
-""")
 
 _SWEPT = text("""
     SELECT extract(epoch FROM now() - swept_at)::float AS age_s, worker, rung, expired FROM sweep WHERE id = 1
@@ -40,39 +26,6 @@ _VERDICTS = text("""
         AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
     ORDER BY v.seq
 """)
-
-_FAILED = text(f"""
-    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, a.error_code, a.error_detail,
-           a.attempt, a.crashes, a.created_at, a.ended_at
-    FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id
-    WHERE a.state = 'failed' AND {SELECTED}
-    ORDER BY a.ended_at LIMIT :limit
-""")
-
-_FAILED_COUNTS = text(f"""
-    SELECT a.error_code, count(*) AS n FROM assessment a
-    WHERE a.state = 'failed' AND {SELECTED} GROUP BY a.error_code ORDER BY n DESC
-""")
-
-_ONE = text("""
-    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, r.prompt_sha256 AS policy_sha256,
-           a.batch, a.key, a.metadata, a.priority, a.state, a.attempt, a.charged, a.crashes, a.error_code,
-           a.error_detail, a.created_at, a.claimed_at, a.ended_at, a.not_before, a.worker, a.submission_id, a.reassesses,
-           r.prompt AS policy_text
-    FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id WHERE a.id = :id
-""")
-_ATTEMPTS = text("SELECT * FROM attempt WHERE assessment_id = :id ORDER BY attempt")
-_VERDICT = text("SELECT * FROM verdict WHERE assessment_id = :id")
-
-
-def counts(engine: Engine, *, batch: str | None = None) -> dict[str, int]:
-    """How many assessments are in each state; states with none are left out."""
-    return {row["state"]: row["n"] for row in _all(engine, _COUNTS, {"batch": batch})}
-
-
-def pace(engine: Engine, *, batch: str | None = None) -> float:
-    """Assessments ended per second, over the last minute."""
-    return float(_all(engine, _PACE, {"batch": batch})[0]["per_s"])
 
 
 def last_sweep(engine: Engine) -> Row | None:
@@ -92,28 +45,6 @@ def verdicts(
         result = connection.execution_options(yield_per=_PAGE).execute(_VERDICTS, values)
         for row in result.mappings():
             yield dict(row)
-
-
-def failures(engine: Engine, selection: Selection, *, limit: int = 1000) -> list[Row]:
-    """Failed assessments, oldest first."""
-    return _all(engine, _FAILED, selection.values() | {"limit": limit})
-
-
-def failure_counts(engine: Engine, selection: Selection) -> dict[str, int]:
-    """Failed assessments by error code, most first."""
-    return {row["error_code"]: row["n"] for row in _all(engine, _FAILED_COUNTS, selection.values())}
-
-
-def story(engine: Engine, id_: UUID) -> Row | None:
-    """One assessment with its attempts and its verdict: all that explains it. None where there is no such id."""
-    found = _all(engine, _ONE, {"id": id_})
-    if not found:
-        return None
-    verdict = _all(engine, _VERDICT, {"id": id_})
-    return found[0] | {
-        "attempts": _all(engine, _ATTEMPTS, {"id": id_}),
-        "verdict": verdict[0] if verdict else None,
-    }
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:

@@ -39,13 +39,14 @@ _SAMPLE = text(f"""
 
 _AGAIN = text("""
     WITH old AS (
-        SELECT given.new_id, a.id, a.uri, a.policy, a.metadata, position(:mark IN a.uri) > 0 AS gone
+        SELECT given.new_id, a.id, a.uri, a.policy, a.metadata, a.tenant, position(:mark IN a.uri) > 0 AS gone
         FROM unnest(CAST(:old_ids AS uuid[]), CAST(:new_ids AS uuid[])) AS given (old_id, new_id)
         JOIN assessment a ON a.id = given.old_id
     ), queued AS (
-        INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, ring_at, reassesses)
+        INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, tenant, ring_at,
+                                reassesses)
         SELECT new_id, uri, policy, :after, 'reassess:' || id || ':' || CAST(:revision AS integer), :batch,
-               :priority, metadata, now(), id
+               :priority, metadata, tenant, now(), id
         FROM old WHERE NOT gone
         ON CONFLICT DO NOTHING
         RETURNING id

@@ -1,46 +1,28 @@
 """Retry what failed, cancel what has not started. History is kept: attempts stay, the fence goes on growing."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, text
 
 from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.selection import SELECTED, Selection
 from moderation.redaction import without_secrets
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which assessments a command means. Every field that is None leaves the choice open."""
-
-    code: str | None = None
-    batch: str | None = None
-    policy: str | None = None
-    ids: tuple[UUID, ...] = ()
-
-    def values(self) -> dict[str, Any]:
-        return {"code": self.code, "batch": self.batch, "policy": self.policy, "ids": list(self.ids)}
-
-
-# The casts tell Postgres the type of a parameter that may be NULL.
-SELECTED = """
-    (CAST(:code AS text) IS NULL OR a.error_code = :code)
-    AND (CAST(:batch AS text) IS NULL OR a.batch = :batch)
-    AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
-    AND (cardinality(CAST(:ids AS uuid[])) = 0 OR a.id = ANY(CAST(:ids AS uuid[])))
-"""
 
 _RETRY = text(f"""
     WITH chosen AS (
         SELECT a.id FROM assessment a
         WHERE a.state = 'failed' AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now()) AND {SELECTED}
-        LIMIT :limit FOR UPDATE SKIP LOCKED
+            AND a.cleared_at IS NULL -- its URI is gone
+        ORDER BY a.ended_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), paced AS (
+        SELECT id, now() + make_interval(
+            secs => :first_s + (row_number() OVER () - 1) * CAST(:every_s AS double precision)
+        ) AS at FROM chosen
     )
     UPDATE assessment a SET
-        state = 'queued', charged = 0, crashes = 0, not_before = NULL, ring_at = now(), ended_at = NULL
-    FROM chosen WHERE a.id = chosen.id
+        state = 'queued', charged = 0, crashes = 0, not_before = paced.at, ring_at = paced.at, ended_at = NULL
+    FROM paced WHERE a.id = paced.id
     RETURNING a.id
 """)
 
@@ -62,13 +44,21 @@ _REDACT = text("""
 
 
 def retry_failed(
-    engine: Engine, selection: Selection, *, limit: int = 10_000, before: datetime | None = None
+    engine: Engine,
+    selection: Selection,
+    *,
+    limit: int = 10_000,
+    before: datetime | None = None,
+    first_s: float = 0.0,
+    every_s: float = 0.0,
 ) -> list[UUID]:
-    """Queue up to `limit` failed assessments again, with a fresh count of attempts.
+    """Queue up to `limit` failed assessments again, those that failed first first, with a fresh count of attempts.
 
     before: only what had failed by then, so that paging ends though items may fail again meanwhile.
+    every_s: seconds between two of them becoming due, the first after first_s: a host that has just come back is not
+    asked for all of them at once.
     """
-    values = selection.values() | {"limit": limit, "before": before}
+    values = selection.values() | {"limit": limit, "before": before, "first_s": first_s, "every_s": every_s}
     with reaching_postgres(), engine.connect() as connection:
         return list(connection.execute(_RETRY, values).scalars())
 

@@ -10,21 +10,23 @@ from uuid_utils.compat import uuid7
 
 from moderation.assessment import Submission, Ticket
 from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.pauses import IS_CAPPED, IS_PAUSED
 from moderation.ledger.policies import PinnedPolicy
 
 # ON CONFLICT names no constraint on purpose: a repeat after a lost reply hits the primary key, a known key the other.
-_INSERT = text("""
+_INSERT = text(f"""
     INSERT INTO assessment (id, uri, policy, policy_revision_id, key, batch, priority, metadata, submission_id, reuse,
-                            ring_at, rung_at)
-    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission, reuse,
-           CASE WHEN NOT :rung THEN now() END, CASE WHEN :rung THEN now() END
-    FROM unnest(
+                            tenant, ring_at, rung_at)
+    SELECT id, uri, policy, revision, key, batch, priority, CAST(metadata AS jsonb), submission, reuse, tenant,
+           CASE WHEN NOT by_us THEN now() END, CASE WHEN by_us THEN now() END
+    FROM (SELECT *, CAST(:rung AS boolean) AND NOT {IS_PAUSED} AND NOT {IS_CAPPED} AS by_us FROM unnest(
         CAST(:ids AS uuid[]), CAST(:uris AS text[]), CAST(:policies AS text[]), CAST(:revisions AS integer[]),
         CAST(:keys AS text[]), CAST(:batches AS text[]), CAST(:priorities AS smallint[]),
-        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[]), CAST(:reuses AS boolean[])
-    ) AS given (id, uri, policy, revision, key, batch, priority, metadata, submission, reuse)
+        CAST(:metadata AS text[]), CAST(:submission_ids AS uuid[]), CAST(:reuses AS boolean[]),
+        CAST(:tenants AS text[])
+    ) AS a (id, uri, policy, revision, key, batch, priority, metadata, submission, reuse, tenant)) AS given
     ON CONFLICT DO NOTHING
-    RETURNING id
+    RETURNING id, rung_at IS NOT NULL AS rung
 """)
 
 _KNOWN = text("""
@@ -51,15 +53,17 @@ def submit(
     """One ticket for each submission, in order. Committed when this returns; safe to repeat with the same ids.
 
     pinned: the revision for each policy ref that the submissions name.
-    rung: whether the caller rings them itself; else the sweeper does.
+    rung: whether the caller rings them itself, as far as the tickets then say so; the relay rings the others.
     Raises LedgerUnavailable: then it may or may not be committed, and repeating settles it.
     """
     rows = [(s, pinned[s.policy], id_) for s, id_ in zip(submissions, ids, strict=True)]
     with reaching_postgres(), engine.connect() as connection:
         values = _columns(rows) | {"rung": rung}
-        inserted: set[UUID] = set(connection.execute(_INSERT, values).scalars())
-        known = _known(connection, [row for row in rows if row[2] not in inserted])
-    return [known.get(id_) or Ticket(id_, pin.ref, known=False) for _, pin, id_ in rows]
+        ours = {row.id: row.rung for row in connection.execute(_INSERT, values)}
+        known = _known(connection, [row for row in rows if row[2] not in ours])
+    return [
+        known.get(id_) or Ticket(id_, pin.ref, known=False, rung=ours.get(id_, rung)) for _, pin, id_ in rows
+    ]
 
 
 def _columns(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> dict[str, Any]:
@@ -74,6 +78,7 @@ def _columns(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> dict[str,
         "metadata": [None if s.metadata is None else to_json(s.metadata).decode() for s, _, _ in rows],
         "submission_ids": [s.submission_id for s, _, _ in rows],
         "reuses": [s.reuse for s, _, _ in rows],
+        "tenants": [s.tenant for s, _, _ in rows],
     }
 
 

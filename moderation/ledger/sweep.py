@@ -1,12 +1,12 @@
-"""Sweep: free the rows of dead workers, and ring every row that is due. One sweeper at a time, by advisory lock."""
+"""Sweep: free the rows of dead workers, and find what was rung in vain. One sweeper at a time, by advisory lock."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
 from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.tally import fold
 
 _LOCK = 7_265_002  # advisory lock, held for a transaction: a dead sweeper cannot keep it
 # A sweeper that froze, or whose machine is gone, holds lock and rows no longer than this; waiting for Redis may take a
@@ -49,19 +49,6 @@ _EXPIRE = text("""
     RETURNING assessment_id
 """)
 
-# What was freed, given back or lost on the way has the epoch for its time: it goes first, and past a full queue.
-_DUE = text("""
-    WITH due AS (
-        SELECT id FROM assessment
-        WHERE ring_at <= CASE WHEN :only_first THEN timestamptz 'epoch' ELSE now() END
-        ORDER BY priority, ring_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    )
-    UPDATE assessment a SET ring_at = NULL, rung_at = now()
-    FROM due, policy_revision r
-    WHERE a.id = due.id AND r.id = a.policy_revision_id
-    RETURNING a.id, a.uri, r.policy || '@' || r.revision AS policy, a.priority, a.crashes, a.submission_id
-""")
-
 _OVERDUE = text("""
     SELECT EXISTS (SELECT FROM assessment WHERE rung_at < now() - make_interval(secs => :after_s))
 """)
@@ -88,20 +75,6 @@ _SIGN = text("""
         swept_at = now(), worker = excluded.worker, expired = s.expired + excluded.expired
 """)
 
-_COUNT_RUNG = text("UPDATE sweep SET rung = rung + :rung WHERE id = 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A row that the doorbell is to ring."""
-
-    id: UUID
-    uri: str
-    policy: str  # id@revision
-    priority: int
-    crashes: int
-    submission_id: UUID | None = None
-
 
 def expire(
     engine: Engine,
@@ -118,32 +91,13 @@ def expire(
     spare_s more: enough for a live worker to renew them.
     """
     with transaction(engine) as connection:
-        if not _taken(connection):
+        if not take_the_sweep(connection):
             return None
         connection.execute(_SPARE, {"awake_s": awake_s, "spare_s": spare_s})
         freed = list(connection.execute(_EXPIRE, {"limit": limit, "max_crashes": max_crashes}).scalars())
         connection.execute(_SIGN, {"worker": worker, "expired": len(freed)})
+        fold(connection)
         return freed
-
-
-def ring_due(
-    engine: Engine, ring: Callable[[Sequence[Due]], object], *, limit: int, only_first: bool = False
-) -> int:
-    """Hand up to `limit` due rows to `ring`, most urgent first, and say how many.
-
-    only_first: none but those that were freed, given back or lost.
-    If `ring` raises, nothing is noted and they stay due; if the commit fails, they ring twice, which is harmless.
-    """
-    values = {"limit": limit, "only_first": only_first}
-    with transaction(engine) as connection:
-        if not _taken(connection):
-            return 0
-        due = [Due(**row._mapping) for row in connection.execute(_DUE, values)]
-        if due:
-            due.sort(key=lambda row: (row.priority, row.id))
-            ring(due)
-            connection.execute(_COUNT_RUNG, {"rung": len(due)})
-        return len(due)
 
 
 def any_overdue(engine: Engine, *, after_s: float) -> bool:
@@ -159,8 +113,9 @@ def find_lost(engine: Engine, waiting: Sequence[UUID], *, after_s: float, limit:
     """
     values = {"waiting": list(waiting), "after_s": after_s, "limit": limit}
     with transaction(engine) as connection:
-        return list(connection.execute(_LOST, values).scalars()) if _taken(connection) else []
+        return list(connection.execute(_LOST, values).scalars()) if take_the_sweep(connection) else []
 
 
-def _taken(connection: Connection) -> bool:
+def take_the_sweep(connection: Connection) -> bool:
+    """Whether this transaction is the one that sweeps; until its end nobody else does."""
     return bool(connection.execute(_TAKE, {"lock": _LOCK}).scalar_one())

@@ -1,6 +1,7 @@
 """The tables, as SQLModel classes. Times carry their zone; constraints carry their names.
 
-`attempt` and `verdict` are append-only. SQLModel tables do not validate: only checked values are written to them.
+`attempt` and `verdict` are append-only, but that retention clears raw outputs, once. SQLModel tables do not validate:
+only checked values are written to them.
 """
 
 from datetime import datetime
@@ -19,6 +20,7 @@ from sqlalchemy import (
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
+    Table,
     Text,
     UniqueConstraint,
     Uuid,
@@ -30,6 +32,12 @@ from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
 NOW = text("now()")
+
+# A lane: what is of one tenant, batch and policy. Each is found in one step, however long the others are.
+LANE = (
+    "hashtextextended((((COALESCE(tenant, ''::text) || ' '::text) || COALESCE(batch, ''::text)) || ' '::text)"
+    " || policy, 0)"
+)
 
 
 class Xid8(UserDefinedType[str]):
@@ -87,6 +95,8 @@ class AssessmentRow(SQLModel, table=True):
     submission_id: the same for the assessments of one image that were submitted under several policies.
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
     reuse: whether a verdict about the same pixels may answer for this one.
+    cleared_at: when retention took its URI away; it cannot be fetched any more.
+    tenant: on whose behalf it was submitted, where producers tell them apart.
     """
 
     __tablename__ = "assessment"
@@ -108,7 +118,15 @@ class AssessmentRow(SQLModel, table=True):
             name="assessment_rings_while_queued",
         ),
         CheckConstraint("ring_at IS NULL OR rung_at IS NULL", name="assessment_due_or_rung"),
+        # The previous release rings by the first, this one by the second; the first can go with the next release.
         Index("assessment_due", "priority", "ring_at", postgresql_where=text("ring_at IS NOT NULL")),
+        Index(
+            "assessment_lanes",
+            "priority",
+            text(LANE),
+            "ring_at",
+            postgresql_where=text("ring_at IS NOT NULL"),
+        ),
         Index("assessment_rung", "rung_at", postgresql_where=text("rung_at IS NOT NULL")),
         Index("assessment_leases", "lease_until", postgresql_where=text("state = 'running'")),
         Index("assessment_failures", "error_code", postgresql_where=text("state = 'failed'")),
@@ -149,10 +167,12 @@ class AssessmentRow(SQLModel, table=True):
     submission_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
+    tenant: str | None = Field(default=None, sa_column=_text(nullable=True))
 
 
 class AttemptRow(SQLModel, table=True):
-    """One ended claim of an assessment and what came of it."""
+    """One ended claim of an assessment and what came of it. cleared_at: when retention took the raw answers away."""
 
     __tablename__ = "attempt"
     __table_args__ = (
@@ -174,10 +194,14 @@ class AttemptRow(SQLModel, table=True):
     error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
     timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
     asks: list[dict[str, Any]] | None = Field(default=None, sa_column=_json())
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
 
 
 class VerdictRow(SQLModel, table=True):
-    """The answer, with all that is needed to explain and repeat it. One for an assessment, never changed."""
+    """The answer, with all that is needed to explain and repeat it. One for an assessment.
+
+    Never changed, but that retention may take raw_output away, at cleared_at.
+    """
 
     __tablename__ = "verdict"
     __table_args__ = (
@@ -231,6 +255,41 @@ class VerdictRow(SQLModel, table=True):
     reused_from: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     pdq: str | None = Field(default=None, sa_column=_text(nullable=True))
     pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
+    epoch: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
+    cleared_at: datetime | None = Field(default=None, sa_column=_time())
+
+
+class LegalHoldRow(SQLModel, table=True):
+    """What retention may not clear: a batch, or one assessment. It stands until it is removed, and is listed after."""
+
+    __tablename__ = "legal_hold"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="legal_hold_pk"),
+        ForeignKeyConstraint(["assessment_id"], ["assessment.id"], name="legal_hold_assessment_fk"),
+        CheckConstraint("(batch IS NULL) <> (assessment_id IS NULL)", name="legal_hold_of_one"),
+        CheckConstraint("(removed_at IS NULL) = (removed_by IS NULL)", name="legal_hold_removed_by_somebody"),
+        Index(
+            "legal_hold_batch",
+            "batch",
+            unique=True,
+            postgresql_where=text("batch IS NOT NULL AND removed_at IS NULL"),
+        ),
+        Index(
+            "legal_hold_assessment",
+            "assessment_id",
+            unique=True,
+            postgresql_where=text("assessment_id IS NOT NULL AND removed_at IS NULL"),
+        ),
+    )
+
+    id: int = Field(sa_column=Column(Integer, Identity(always=True)))
+    batch: str | None = Field(default=None, sa_column=_text(nullable=True))
+    assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    reason: str = Field(sa_column=_text())
+    added_by: str = Field(sa_column=_text())
+    added_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    removed_by: str | None = Field(default=None, sa_column=_text(nullable=True))
+    removed_at: datetime | None = Field(default=None, sa_column=_time())
 
 
 class SweepRow(SQLModel, table=True):
@@ -247,3 +306,78 @@ class SweepRow(SQLModel, table=True):
     worker: str = Field(sa_column=_text())
     rung: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
     expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+
+
+class PauseRow(SQLModel, table=True):
+    """Nothing of this batch, policy or tenant is claimed while the row is here; name is '' for everything."""
+
+    __tablename__ = "pause"
+    __table_args__ = (
+        PrimaryKeyConstraint("scope", "name", name="pause_pk"),
+        CheckConstraint("scope IN ('everything', 'batch', 'policy', 'tenant')", name="pause_scope_known"),
+    )
+
+    scope: str = Field(sa_column=_text())
+    name: str = Field(sa_column=_text())
+    reason: str = Field(sa_column=_text())
+    paused_by: str = Field(sa_column=_text())
+    paused_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class CapRow(SQLModel, table=True):
+    """At most in_hand assessments of this batch or tenant are rung or running at once."""
+
+    __tablename__ = "cap"
+    __table_args__ = (
+        PrimaryKeyConstraint("scope", "name", name="cap_pk"),
+        CheckConstraint("scope IN ('batch', 'tenant')", name="cap_scope_known"),
+        CheckConstraint("in_hand > 0", name="cap_positive"),
+    )
+
+    scope: str = Field(sa_column=_text())
+    name: str = Field(sa_column=_text())
+    in_hand: int
+    set_by: str = Field(sa_column=_text())
+    set_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class TallyRow(SQLModel, table=True):
+    """How many assessments of a batch and tenant ('' for none) were in a state a minute ago."""
+
+    __tablename__ = "tally"
+    __table_args__ = (PrimaryKeyConstraint("batch", "tenant", "state", name="tally_pk"),)
+
+    batch: str = Field(sa_column=_text())
+    tenant: str = Field(sa_column=_text())
+    state: str = Field(sa_column=_text())
+    n: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+# What has changed since: appended by triggers, so that writers do not queue for one row of the tally.
+TALLY_CHANGE = Table(
+    "tally_change",
+    SQLModel.metadata,
+    Column("batch", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Index("tally_change_at", "at"),
+)
+
+
+class RequestRow(SQLModel, table=True):
+    """A request that came with an Idempotency-Key. owner: the token's name; seed: of the ids of what it submits."""
+
+    __tablename__ = "request"
+    __table_args__ = (
+        PrimaryKeyConstraint("owner", "key", name="request_pk"),
+        Index("request_begun", "begun_at"),
+    )
+
+    owner: str = Field(sa_column=_text())
+    key: str = Field(sa_column=_text())
+    body_sha256: str = Field(sa_column=_text())
+    seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
+    answer: str | None = Field(default=None, sa_column=_text(nullable=True))
+    begun_at: datetime = Field(sa_column=_time(default=True, nullable=False))

@@ -49,6 +49,7 @@ class PolicyDiff(BaseModel):
     same_prompt: bool  # the model reads the same bytes: verdicts of one hold for the other
     title: Change | None
     note: Change | None
+    dsa: bool = False  # whether the names in statements of reasons changed
     added: tuple[str, ...]  # full names of categories
     removed: tuple[str, ...]
     changed: tuple[CategoryChange, ...]
@@ -70,6 +71,7 @@ def describe_diff(before: PolicyRevision, after: PolicyRevision) -> PolicyDiff:
         same_prompt=before.prompt == after.prompt,
         title=_change(before.title, after.title),
         note=_change(before.note, after.note),
+        dsa=before.dsa != after.dsa,
         added=tuple(name for name in new if name not in old),
         removed=tuple(name for name in old if name not in new),
         changed=tuple(change for change in changes if change),
@@ -108,6 +110,8 @@ def _lines(diff: PolicyDiff) -> Iterator[str]:
         yield f"title: {diff.title.before!r} -> {diff.title.after!r}"
     if diff.note:
         yield "note: changed"
+    if diff.dsa:
+        yield "dsa: changed"
     yield from (f"- category {name}" for name in diff.removed)
     yield from (f"+ category {name}" for name in diff.added)
     for change in diff.changed:

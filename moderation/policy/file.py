@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from moderation.errors import PolicyError
 from moderation.policy.category import Category, CategoryState
+from moderation.policy.dsa import DsaCategory, DsaMapping
 from moderation.policy.markup import Document, Path, place, read_yaml
 from moderation.policy.revision import PolicyRevision
 from moderation.policy.text import default_text
@@ -75,6 +76,7 @@ class _File(BaseModel):
     title: str
     note: str = ""
     categories: dict[str, Annotated[_Entry, BeforeValidator(_entry)]] = Field(default_factory=dict)
+    dsa: DsaMapping | None = None
 
 
 def load_policy(text: str, *, source: str) -> PolicyRevision:
@@ -149,7 +151,7 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _meant(name: str) -> str:
-    fields = [*_File.model_fields, *_Entry.model_fields]
+    fields = [*_File.model_fields, *_Entry.model_fields, *DsaMapping.model_fields, *DsaCategory.model_fields]
     close = difflib.get_close_matches(name.replace("-", "_").lower(), fields, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
@@ -172,6 +174,8 @@ def dump_policy(revision: PolicyRevision) -> str:
         content["note"] = revision.note
     if entries := {c.id: _dumped(c) for c in revision.categories if c.state is not CategoryState.DEFAULT}:
         content["categories"] = entries
+    if revision.dsa:
+        content["dsa"] = revision.dsa.model_dump(mode="json", exclude_defaults=True)
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 

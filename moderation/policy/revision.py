@@ -3,12 +3,22 @@
 import hashlib
 import re
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from moderation.errors import UnknownPolicy
 from moderation.policy.category import Category, CategoryState
+from moderation.policy.dsa import DsaMapping
 from moderation.policy.prompt import render
 from moderation.policy.text import NONE_APPLYING, check_text, default_text
 
@@ -29,6 +39,7 @@ class PolicyRevision(BaseModel):
     """What a verdict is pinned to. Raises pydantic.ValidationError where the parts do not fit together.
 
     note: the owner's, for people; the model never sees title or note.
+    dsa: what its categories are called in statements of reasons; the model does not see that either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +49,7 @@ class PolicyRevision(BaseModel):
     title: Annotated[str, Field(max_length=200), AfterValidator(check_text)]
     note: Annotated[str, Field(max_length=4000)] = ""
     categories: tuple[Category, ...]
+    dsa: DsaMapping | None = None
 
     @field_validator("note")
     @classmethod
@@ -54,6 +66,19 @@ class PolicyRevision(BaseModel):
         if twice := next((c for c in categories if names.count(c.name.casefold()) > 1), None):
             raise ValueError(f'two categories are called "{twice.name}"')
         return categories
+
+    @model_validator(mode="after")
+    def _maps_its_own(self) -> Self:
+        known = {category.id for category in self.categories}
+        if foreign := sorted((self.dsa.categories if self.dsa else {}).keys() - known):
+            raise ValueError(f"dsa.categories: {foreign[0]} is no category of this policy")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A release that knows no `dsa` can read every policy that has none."""
+        dumped: dict[str, Any] = dump(self)
+        return {name: value for name, value in dumped.items() if name != "dsa" or value is not None}
 
     @property
     def ref(self) -> str:

@@ -1,5 +1,6 @@
 """A server as a child process: it writes to a log, ends when we do however we end, stops in bounded time."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ _POLL_S = 0.01
 # Reads until the writing end closes, which the kernel does when we die, even by kill -9; then signals the
 # server. Chosen over PR_SET_PDEATHSIG, which only Linux has, which a change of user clears, and which fires
 # when the *thread* that started the child ends.
-_WATCH = 'while read -r _; do :; done; kill -s "$1" "$2" 2>/dev/null'
+_WATCH = 'while read -r _; do :; done; kill -s "$1" -- "$2" 2>/dev/null'
 
 
 class StartError(Exception):
@@ -41,6 +42,7 @@ class Child:
         cwd: Path = Path("/"),
         spawn_as: tuple[int, int] | None = None,
         config: str | None = None,
+        whole_group: bool = False,
     ) -> None:
         """Start argv in a session of its own, so that Ctrl-C reaches only us and we stop it in our order.
 
@@ -48,7 +50,10 @@ class Child:
         log: where it writes; None leaves that to the reader of `output`.
         spawn_as: user and group, where not ours.
         config: text for its standard input, where a password is not seen in the list of processes.
+        whole_group: it starts processes of its own that may outlive it: SIGKILL, the watcher's signal and its own end
+            are for all of them. Other signals are for it alone.
         """
+        self._whole_group = whole_group
         self._log = log
         self._log_start = log.stat().st_size if log is not None and log.exists() else 0
         with log.open("ab") if log is not None else nullcontext(subprocess.PIPE) as out:
@@ -66,7 +71,7 @@ class Child:
             )
         self.pid = self._process.pid
         self._watcher: subprocess.Popen[bytes] | None = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "sh", stop_signal.name.removeprefix("SIG"), str(self.pid)],
+            ["/bin/sh", "-c", _WATCH, "sh", stop_signal.name.removeprefix("SIG"), self._target],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -91,7 +96,7 @@ class Child:
     def alive(self) -> bool:
         if self._process.poll() is None:
             return True
-        self._dismiss_watcher()
+        self._clear_up()
         return False
 
     def said(self) -> str:
@@ -115,17 +120,36 @@ class Child:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal; nothing where it has ended."""
         if self.alive():
-            self._process.send_signal(number)
+            self._signal(number)
 
     def stop(self, signals: Sequence[signal.Signals], *, patience_s: float = 20.0) -> None:
         """Send each signal in turn, patience_s apart, until it has ended. The last should be SIGKILL."""
         for number in signals:
             if not self.alive():
                 return
-            self._process.send_signal(number)
+            self._signal(number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience_s)
         self.alive()
+
+    @property
+    def _target(self) -> str:
+        return f"-{self.pid}" if self._whole_group else str(self.pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._whole_group and number is signal.SIGKILL:
+            self._kill_group()
+        else:
+            self._process.send_signal(number)
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _clear_up(self) -> None:
+        if self._watcher is not None and self._whole_group:
+            self._kill_group()  # a group's number is nobody else's while one of it lives
+        self._dismiss_watcher()
 
     def _dismiss_watcher(self) -> None:
         # Only once the server is reaped: from then on its number may be given to another process.

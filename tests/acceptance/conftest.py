@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
-from moderation.ledger import reading
+from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from producer import Client
@@ -70,7 +70,7 @@ class System:
         return sum(r.image is not None and r.outcome == "running" for r in self.server.requests)
 
     def counts(self) -> dict[str, int]:
-        return reading.counts(self.engine)
+        return tally.counts(self.engine)
 
     def wait_for_counts(self, *, timeout_s: float = 45, **wanted: int) -> None:
         wait_for(lambda: self.counts() == wanted, timeout_s=timeout_s, what=f"{wanted}, but {self.counts()}")

@@ -18,6 +18,7 @@ SMALL = Plan(
     workers=3,
     lease_s=6,
     latency_s=0.1,
+    pace_s=1,
     limit_s=150,
 )
 
@@ -38,8 +39,18 @@ def test_nothing_is_lost_or_doubled_when_everything_is_killed(tmp_path: Path) ->
 @pytest.mark.timeout(240)
 def test_rolling_restarts_charge_nothing(tmp_path: Path) -> None:
     plan = Plan(
-        items=120, poison=0, kills=0, terms=6, freezes=0, flushes=0, redis_kills=0, postgres_stops=0, workers=2, lease_s=6
-    )  # fmt: skip
+        items=120,
+        poison=0,
+        kills=0,
+        terms=6,
+        freezes=0,
+        flushes=0,
+        redis_kills=0,
+        postgres_stops=0,
+        workers=2,
+        lease_s=6,
+        pace_s=1,
+    )
     outcome = run(plan, tmp_path)
     assert (outcome.verdicts, outcome.lost, outcome.doubled) == (plan.items, 0, 0)
     assert (outcome.charged_again, outcome.judged_again) == (0, 0)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.recording import record
 from moderation.verdict import Rating
 from tests.support.commands import run
 from tests.support.ledger import claimed, submitted, verdict
@@ -42,7 +43,7 @@ def judged(postgres_url: str) -> dict[str, str]:
         (["enqueue", "samples", "--policy", "no-such"], 2, "no policy 'no-such'"),
         (["enqueue", "samples", "--policy", "llavaguard-default@9"], 2, "no policy"),
         (["enqueue", "no-such-folder"], 2, "no such file or folder: no-such-folder"),
-        (["enqueue", "samples", "--priority", "urgent"], 3, "priority must be high, normal or low"),
+        (["enqueue", "samples", "--priority", "urgent"], 2, "priority must be high, normal or low"),
         (["explain", "not-an-id"], 2, "is not an assessment's id"),
         (["explain", "01a209ff-2fdb-740b-b519-169510a8ad94"], 1, "no assessment"),
         (["retry"], 2, "say which"),
@@ -108,12 +109,13 @@ def test_a_ledger_without_tables_says_what_to_do(
 
 def test_lines_on_stdin_are_enqueued_and_bad_ones_named(tmp_path: Path, judged: dict[str, str]) -> None:
     lines = "https://images.test/a.jpg\n\n# a comment\nftp://images.test/b.jpg\nhttps://images.test/c.jpg\n"
-    ended = run(tmp_path, "enqueue", "-", stdin=lines)
-    assert ended.returncode == 2, "a line that names neither a URI nor a file stops it"
-    (tmp_path / "ok.txt").write_text("")
+    first = run(tmp_path, "enqueue", "-", "--json", stdin=lines)
+    assert first.returncode == 3
+    told = json.loads(first.stdout)
+    assert (told["accepted"], told["known"], told["refused"]) == (2, 0, 1)
+    assert "line 4: uri: an image URI starts with" in first.stderr
+    assert json.loads(Path(told["refused_file"]).read_text())["line"] == 4
     good = lines.replace("ftp://images.test/b.jpg\n", "")
-    first = run(tmp_path, "enqueue", "-", "--json", stdin=good)
-    assert json.loads(first.stdout) == {"accepted": 2, "known": 0, "refused": 0}
     again = run(tmp_path, "enqueue", "-", "--json", stdin=good)
     assert json.loads(again.stdout) == {"accepted": 0, "known": 2, "refused": 0}
 
@@ -143,9 +145,10 @@ def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) 
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:
-    assert "not_found 1" in run(tmp_path, "failed").stdout
-    told = run(tmp_path, "explain", judged["failed"]).stdout
+    assert re.search(r"^1\s+not_found\s+images\.test", run(tmp_path, "failed").stdout, re.MULTILINE)
+    told = run(tmp_path, "explain", judged["failed"], "--policy-text").stdout
     assert re.search(r"attempt 1 failed by w1: not_found: 404", told)
+    assert "Provide a safety assessment" in told
     story = json.loads(run(tmp_path, "explain", judged["unsafe"], "--json").stdout)
     assert story["verdict"]["rating"] == "Unsafe"
     assert story["policy_text"].startswith("Provide a safety assessment")

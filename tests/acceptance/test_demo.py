@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moderation.errors import Misuse
-from moderation.ledger import reading
+from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger
 from moderation.services.desk import resolve
 from producer import Client
@@ -88,7 +88,7 @@ def test_the_demo_does_not_judge_what_waits_for_another_judge(
             client.submit((SAMPLES / "cat.jpg").as_uri(), "llavaguard-default")
         ran = run(home, "demo", str(SAMPLES))
         engine = open_ledger(services.database_url)
-        assert reading.counts(engine) == {"queued": 1}
+        assert tally.counts(engine) == {"queued": 1}
         engine.dispose()
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()

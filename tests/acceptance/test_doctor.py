@@ -36,6 +36,17 @@ def test_a_machine_with_nothing_configured_is_tried(
 
 
 @pytest.mark.usefixtures("services_env")
+def test_a_machine_that_could_not_start_sglang_is_told_why_and_what_else_it_could_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = doctor(as_json=True)
+    (judge,) = [check for check in json.loads(capsys.readouterr().out) if check["name"] == "judge"]
+    assert (code, judge["state"]) == (1, "problem")
+    assert "has no sglang" in judge["says"]
+    assert "--judge open-nsfw" in judge["says"]
+
+
+@pytest.mark.usefixtures("services_env")
 def test_without_a_worker_the_health_check_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor(worker_only=True) == 1
     assert "problem  workers" in capsys.readouterr().out

@@ -1,9 +1,11 @@
 """The same pixels under the same policy revision, model and mode are judged once; and secrets go with the need."""
 
 from moderation.errors import NotFound
-from moderation.ledger import reading
-from moderation.ledger.ending import fail, record
-from moderation.ledger.retry import Selection, cancel_queued
+from moderation.ledger.ending import fail
+from moderation.ledger.recording import record
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
+from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
 from tests.support.ledger import POLICY, claimed, row, submitted, verdict
 
@@ -31,7 +33,7 @@ def test_known_pixels_are_judged_once_unless_it_is_said_otherwise(system: System
     system.client.submit(other, POLICY)
     system.wait_for_counts(done=5)
     assert asked(system) == 4
-    story = reading.story(system.engine, same.id)
+    story = tell_story(system.engine, same.id)
     assert story is not None
     assert story["verdict"]["reused_from"] == first.id
     assert story["verdict"]["rating"] == "Safe"

@@ -25,7 +25,8 @@ from moderation.ledger.migrate import upgrade
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from moderation.settings import LeaseSettings, QueueSettings
-from producer.client import CHUNK, Client
+from producer.chunks import CHUNK
+from producer.client import Client
 from tests.acceptance.conftest import System
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, row

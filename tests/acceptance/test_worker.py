@@ -9,14 +9,16 @@ from celery import Celery
 
 from moderation.assessment import State
 from moderation.ledger import reading
-from moderation.ledger.retry import Selection
+from moderation.ledger.failures import failure_counts
+from moderation.ledger.selection import Selection
+from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
 from tests.support.ledger import POLICY, attempts, row
 from tests.support.waiting import wait_for
 
 
 def story(system: System, id_: object) -> dict[str, object]:
-    found = reading.story(system.engine, id_)  # type: ignore[arg-type]  # a UUID, as tickets carry it
+    found = tell_story(system.engine, id_)  # type: ignore[arg-type]  # a UUID, as tickets carry it
     assert found is not None
     return found
 
@@ -168,7 +170,7 @@ def test_what_is_no_image_fails_at_once_under_its_code(
         path.write_bytes(content)
     ticket = system.client.submit(path.as_uri(), POLICY)
     system.wait_for_counts(failed=1)
-    assert reading.failure_counts(system.engine, Selection()) == {code: 1}
+    assert failure_counts(system.engine, Selection()) == {code: 1}
     assert [a["outcome"] for a in attempts(system.engine, ticket.id)] == ["failed"]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from tests.support.pictures import (
 )
 from tests.support.waiting import wait_for
 from worker.images.decode import Decoder
+from worker.images.decoder_process import DecoderProcess
 from worker.images.settings import DecodeSettings
 
 LINUX = sys.platform == "linux"
@@ -37,6 +39,23 @@ def test_children_are_reused_and_no_more_than_allowed() -> None:
     assert decoder.pids == first
     decoder.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in first)
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_child_waits_for_its_image_whatever_timeout_new_sockets_have() -> None:
+    """kombu sets one for the whole process while it closes a connection."""
+    socket.setdefaulttimeout(0.5)
+    try:
+        process = DecoderProcess(DecodeSettings())
+    finally:
+        socket.setdefaulttimeout(None)
+    stat = Path(f"/proc/{process.pid}/stat")
+    wait_for(
+        lambda: stat.read_text().rpartition(")")[2].split()[0] in "SZ", what="a child that waits, or ended"
+    )
+    answer, _ = process.ask({"media_type": "image/png", "pixels": False}, encode(quarters(), "PNG"))
+    assert answer["ok"] is True
+    process.kill()
 
 
 def test_a_child_is_renewed_after_its_share() -> None:

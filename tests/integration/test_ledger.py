@@ -12,15 +12,27 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from moderation.assessment import Submission
-from moderation.errors import HostUnavailable, LedgerUnavailable, NotFound, RuntimeUnavailable, UnknownPolicy
-from moderation.ledger import migrate, reading
+from moderation.errors import (
+    HostUnavailable,
+    LedgerUnavailable,
+    NotFound,
+    RuntimeCrashed,
+    RuntimeUnavailable,
+    UnknownPolicy,
+)
+from moderation.ledger import migrate, tally
 from moderation.ledger.claim import beat, claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.failures import failure_counts
 from moderation.ledger.policies import load_revision, pin
-from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.recording import record
+from moderation.ledger.relay import Due, ring_due
+from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.selection import Selection
+from moderation.ledger.story import story as tell_story
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.sweep import Due, any_overdue, expire, find_lost, ring_due
+from moderation.ledger.sweep import any_overdue, expire, find_lost
 from moderation.verdict import Ask, Rung
 from tests.support.ledger import HIGH, LOW, POLICY, attempts, claimed, row, submitted, verdict
 
@@ -52,7 +64,7 @@ def test_the_same_key_is_one_assessment_also_from_64_threads_at_once(ledger: Eng
     with ThreadPoolExecutor(64) as pool:
         ids = set(pool.map(one, range(64)))
     assert len(ids) == 1
-    assert reading.counts(ledger) == {"queued": 1}
+    assert tally.counts(ledger) == {"queued": 1}
 
 
 def test_a_key_that_comes_twice_in_one_chunk_is_one_assessment(ledger: Engine) -> None:
@@ -66,7 +78,7 @@ def test_a_submission_repeated_after_a_lost_reply_adds_nothing(ledger: Engine) -
     submissions = [Submission(uri="https://images.test/1.jpg", policy=POLICY, key=key) for key in (None, "k")]
     pinned, ids = pin(ledger, [POLICY]), [new_id(), new_id()]
     assert submit(ledger, submissions, pinned, ids) == submit(ledger, submissions, pinned, ids)
-    assert reading.counts(ledger) == {"queued": 2}
+    assert tally.counts(ledger) == {"queued": 2}
 
 
 def test_the_same_key_under_another_policy_is_another_assessment(ledger: Engine) -> None:
@@ -101,7 +113,7 @@ def test_a_worker_that_answers_the_ring_before_the_sweeper_committed_gets_the_ro
             with pytest.raises(TimeoutError):
                 answers[0].result(timeout=0.2)  # it waits for the sweeper's commit
 
-        ring_due(ledger, ring, limit=10)
+        ring_due(ledger, ring, urgent=10, others=10)
         assert [c.id for c in answers[0].result(timeout=10)] == [id_]
 
 
@@ -109,7 +121,7 @@ def test_a_verdict_is_recorded_with_its_attempt_and_asks(ledger: Engine) -> None
     taken = claimed(ledger)
     ask = Ask(rung=Rung.STRICT, raw="{...}", elapsed_ms=12.0)
     assert record(ledger, taken, verdict(asks=(ask,)), worker="w1") is Ending.WRITTEN
-    story = reading.story(ledger, taken.id)
+    story = tell_story(ledger, taken.id)
     assert story is not None
     assert (story["state"], story["verdict"]["rating"]) == ("done", "Safe")
     (attempt,) = story["attempts"]
@@ -128,7 +140,7 @@ def test_what_a_model_says_is_kept_though_postgres_cannot_hold_it(ledger: Engine
     odd = "a\0b\udc80c"
     answer = verdict(raw_output=odd, rationale=odd, asks=(Ask(rung=Rung.STRICT, raw=odd),))
     assert record(ledger, taken, answer, worker="w1") is Ending.WRITTEN
-    story = reading.story(ledger, taken.id)
+    story = tell_story(ledger, taken.id)
     assert story is not None
     assert story["verdict"]["raw_output"] == "a\ufffdb?c"
     assert story["attempts"][0]["asks"][0]["raw"] == "a\ufffdb?c"
@@ -183,15 +195,30 @@ def test_giving_back_is_uncharged_and_trying_later_is_charged_and_waits(ledger: 
     assert row(ledger, later.id)["state"] == "queued", "no claim before its time"
 
 
-def rung(engine: Engine, *, limit: int = 100, only_first: bool = False) -> list[Due]:
+def rung(engine: Engine, *, others: int = 100, only_first: bool = False) -> list[Due]:
     seen: list[Due] = []
-    ring_due(engine, seen.extend, limit=limit, only_first=only_first)
+    ring_due(engine, seen.extend, urgent=100, others=others, low_share=0, only_first=only_first)
     return seen
+
+
+def test_what_its_runtime_went_down_with_is_given_back_uncharged_and_counted_as_a_crash(
+    ledger: Engine,
+) -> None:
+    id_ = submitted(ledger)
+    for crashes in (1, 2):
+        item = claimed(ledger, id_)
+        error = RuntimeCrashed("signal 9")
+        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.WRITTEN
+        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.REPEATED
+        standing = row(ledger, id_)
+        assert (standing["state"], standing["charged"], standing["crashes"]) == ("queued", 0, crashes)
+    assert claim(ledger, [id_], worker="w1", lease_s=45, suspect=2) == [], "a suspect, for whoever is alone"
+    assert {a["error_code"] for a in attempts(ledger, id_)} == {"runtime_crashed"}
 
 
 def test_due_rows_ring_in_order_of_priority_and_no_row_twice_at_once(ledger: Engine) -> None:
     low, normal, high = (submitted(ledger, priority=p) for p in (LOW, 1, HIGH))
-    assert [due.id for due in rung(ledger, limit=2)] == [high, normal]
+    assert [due.id for due in rung(ledger, others=1)] == [high, normal]
     assert [due.id for due in rung(ledger)] == [low]
     assert rung(ledger) == []
 
@@ -220,7 +247,7 @@ def test_a_ring_that_fails_leaves_the_rows_due(ledger: Engine) -> None:
         raise ConnectionError("redis is away")
 
     with pytest.raises(ConnectionError):
-        ring_due(ledger, broken, limit=10)
+        ring_due(ledger, broken, urgent=10, others=10)
     assert [due.id for due in rung(ledger)] == [id_]
 
 
@@ -233,7 +260,7 @@ def test_one_sweeper_at_a_time(ledger: Engine, postgres_url: str) -> None:
         leave.wait(10)
 
     submitted(ledger)
-    sweeping = threading.Thread(target=lambda: ring_due(other, slow, limit=10))
+    sweeping = threading.Thread(target=lambda: ring_due(other, slow, urgent=10, others=10))
     sweeping.start()
     assert inside.wait(10)
     assert expire(ledger, worker="w2", max_crashes=10) is None
@@ -247,7 +274,7 @@ def test_a_retry_keeps_history_and_a_terminal_row_stays(ledger: Engine) -> None:
     failed, done = claimed(ledger), claimed(ledger)
     fail(ledger, failed, NotFound("404"), worker="w1", timings_ms={})
     record(ledger, done, verdict(), worker="w1")
-    assert reading.failure_counts(ledger, Selection()) == {"not_found": 1}
+    assert failure_counts(ledger, Selection()) == {"not_found": 1}
     assert retry_failed(ledger, Selection(code="undecodable")) == []
     assert retry_failed(ledger, Selection(code="not_found")) == [failed.id]
     again = claimed(ledger, failed.id)
@@ -282,7 +309,7 @@ def test_what_an_auditor_relies_on_cannot_be_changed(ledger: Engine, statement: 
 def test_an_absent_postgres_is_one_clear_error() -> None:
     engine = open_ledger("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(LedgerUnavailable, match="Postgres"):
-        reading.counts(engine)
+        tally.counts(engine)
 
 
 def test_suspects_are_left_out_where_asked_and_ring_again_soon(ledger: Engine) -> None:

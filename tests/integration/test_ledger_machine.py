@@ -26,11 +26,15 @@ from sqlalchemy import Engine, text
 from moderation.assessment import TERMINAL, Claim, Priority, Submission
 from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
+from moderation.ledger.ending import Ending, fail, give_back, try_later
+from moderation.ledger.pauses import Scope, cap, pause, resume, uncap
 from moderation.ledger.policies import PinnedPolicy, pin
-from moderation.ledger.retry import Selection, cancel_queued, retry_failed
+from moderation.ledger.recording import record
+from moderation.ledger.relay import Due, ring_due
+from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.selection import Selection
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.sweep import Due, expire, find_lost, ring_due
+from moderation.ledger.sweep import expire, find_lost
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, claimed, submitted, verdict
 
@@ -45,6 +49,9 @@ _ROWS = text("""
         array(SELECT v.attempt FROM verdict v WHERE v.assessment_id = a.id) AS verdicts
     FROM assessment a WHERE a.id = ANY(:ids)
 """)
+
+
+Target = tuple[Scope, str]
 
 
 @dataclass
@@ -63,8 +70,15 @@ class Item:
     outcomes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by attempt: outcome and worker
 
     @property
-    def claimable(self) -> bool:
+    def open(self) -> bool:
         return self.state == "queued" and not self.waits
+
+    @property
+    def targets(self) -> set[Target]:
+        """What a pause or a cap may name it by."""
+        mine = self.submission
+        named = {(Scope.BATCH, mine.batch), (Scope.TENANT, mine.tenant), (Scope.POLICY, mine.policy)}
+        return {(scope, name) for scope, name in named if name} | {(Scope.EVERYTHING, "")}
 
     def end(self, outcome: str, state: str, worker: str) -> None:
         self.outcomes[self.attempt] = (outcome, worker)
@@ -92,7 +106,13 @@ submissions = st.builds(
     policy=st.sampled_from([POLICY, "strict"]),
     priority=st.sampled_from(Priority),
     key=st.sampled_from([None, "k1", "k2"]),
+    batch=st.sampled_from([None, "b1", "b2"]),
+    tenant=st.sampled_from([None, "t1"]),
 )
+targets = st.sampled_from(
+    [(Scope.BATCH, "b1"), (Scope.TENANT, "t1"), (Scope.POLICY, POLICY), (Scope.EVERYTHING, "")]
+)
+capped = st.sampled_from([(Scope.BATCH, "b1"), (Scope.BATCH, "b2"), (Scope.TENANT, "t1")])
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,9 @@ moves = st.one_of(
     move("a_worker_dies", which=number, swept=st.booleans()),
     move("a_worker_dies", which=number, swept=st.just(True)),
     move("sweeps", worker=workers),
+    move("pauses", target=targets),
+    move("resumes", which=number),
+    move("caps", target=capped, in_hand=st.none() | st.integers(1, 2)),
     move("its_time_comes", which=number),
     move("rings", limit=st.integers(1, 4), early=st.booleans(), redis_is_away=st.booleans()),
     move("rings", limit=st.integers(1, 2), early=st.just(True), redis_is_away=st.just(False)),
@@ -143,7 +166,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.pinned: dict[str, PinnedPolicy] = pin(self.ledger, [POLICY, "strict"])
         self.items: dict[UUID, Item] = {}
         self.held: list[Held] = []  # newest first
-        self.salt = uuid4().hex  # keys of this example meet no other's
+        self.salt = uuid4().hex  # keys, batches and tenants of this example meet no other's
+        self.paused: set[Target] = set()
+        self.caps_set: dict[Target, int] = {}
         self.fences: set[tuple[UUID, int]] = set()
         self.seen: dict[UUID, dict[str, Any]] = {}  # the rows as the last invariant found them
         self.retried: set[UUID] = set()
@@ -153,6 +178,9 @@ class LedgerMachine(RuleBasedStateMachine):
             "UPDATE assessment SET state = 'cancelled', lease_until = NULL, ring_at = NULL, rung_at = NULL",
             self.items,
         )
+        with self.ledger.connect() as connection:
+            connection.execute(text("DELETE FROM pause"))
+            connection.execute(text("DELETE FROM cap"))
 
     @initialize(first=submissions, second=submissions)
     def begins(self, first: Submission, second: Submission) -> None:
@@ -167,8 +195,8 @@ class LedgerMachine(RuleBasedStateMachine):
     # Producers.
 
     def submits(self, submission: Submission, due: bool) -> None:
-        key = submission.key and f"{self.salt}-{submission.key}"
-        mine = submission.model_copy(update={"key": key})
+        named = {name: self._salted(getattr(submission, name)) for name in ("key", "batch", "tenant")}
+        mine, key = submission.model_copy(update=named), named["key"]
         standing = [id_ for id_, item in self.items.items() if key and _same_key(item.submission, mine)]
         id_ = new_id()
         (ticket,) = self._submit(mine, id_, due)
@@ -176,7 +204,10 @@ class LedgerMachine(RuleBasedStateMachine):
             assert (ticket.id, ticket.known) == (standing[0], True)
         else:
             assert (ticket.id, ticket.known) == (id_, False)
-            self.items[id_] = Item(mine, due=due)
+            item = Item(mine, due=due)
+            item.due = due or self._is_held_up(item)
+            assert ticket.rung == (not item.due), "what is paused or capped waits for the relay"
+            self.items[id_] = item
 
     def submits_again_after_a_lost_reply(self, which: int, due: bool) -> None:
         id_, item = self._item(which)
@@ -204,7 +235,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def claims(self, which: int | None, worker: str) -> None:
         wanted = list(self.items) if which is None else [self._item(which)[0]]
         taken = claim(self.ledger, wanted, worker=worker, lease_s=LATER_S)
-        assert {c.id for c in taken} == {id_ for id_ in wanted if self.items[id_].claimable}
+        assert {c.id for c in taken} == {id_ for id_ in wanted if self._is_claimable(self.items[id_])}
         for got in sorted(taken, key=lambda c: wanted.index(c.id)):
             assert (got.id, got.attempt) not in self.fences, "no fence is handed out twice"
             self.fences.add((got.id, got.attempt))
@@ -283,7 +314,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def rings(self, limit: int, early: bool, redis_is_away: bool) -> None:
         if early:
             self._rings_are_lost()
-        due = [i for i in self.items.values() if i.claimable and i.due]
+        due = [i for i in self.items.values() if self._is_claimable(i) and i.due]
         rung: list[Due] = []
 
         def ring(calls: Any) -> None:
@@ -292,18 +323,50 @@ class LedgerMachine(RuleBasedStateMachine):
             rung.extend(calls)
 
         try:
-            ring_due(self.ledger, ring, limit=limit)
+            ring_due(self.ledger, ring, urgent=limit, others=limit, low_share=0)
         except ConnectionError:
             assert due
             return
-        assert len(rung) == (0 if redis_is_away else min(limit, len(due)))
-        most_urgent = sorted(int(i.submission.priority) for i in due)[: len(rung)]
-        assert [call.priority for call in rung] == most_urgent
         for call in rung:
             item = self.items[call.id]
-            assert item.claimable
+            assert self._is_claimable(item)
             assert item.due
             item.due = False
+        self._are_the_most_urgent(rung, due, 0 if redis_is_away else limit)
+        for target in set().union(*(self.items[call.id].targets for call in rung)) & self.caps_set.keys():
+            assert self._under_way(target) <= self.caps_set[target]
+
+    def _are_the_most_urgent(self, rung: list[Due], due: list[Item], limit: int) -> None:
+        if any(item.targets & self.caps_set.keys() for item in due):
+            return  # which of them a cap lets through is the relay's to choose
+        high, others = (
+            [i for i in due if i.submission.priority == 0],
+            [i for i in due if i.submission.priority > 0],
+        )
+        urgent = sorted(int(i.submission.priority) for i in others)[:limit]
+        assert [call.priority for call in rung] == [0] * min(limit, len(high)) + urgent
+
+    # Operators.
+
+    def pauses(self, target: Target) -> None:
+        target = self._own(target)
+        assert pause(self.ledger, *target) == (target not in self.paused)
+        self.paused.add(target)
+
+    def resumes(self, which: int) -> None:
+        if self.paused:
+            target = sorted(self.paused)[which % len(self.paused)]
+            assert resume(self.ledger, *target)
+            assert not resume(self.ledger, *target)
+            self.paused.remove(target)
+
+    def caps(self, target: Target, in_hand: int | None) -> None:
+        target = self._own(target)
+        if in_hand is None:
+            assert uncap(self.ledger, *target) == (self.caps_set.pop(target, None) is not None)
+        else:
+            cap(self.ledger, *target, in_hand)
+            self.caps_set[target] = in_hand
 
     # What must hold after each of these.
 
@@ -350,6 +413,24 @@ class LedgerMachine(RuleBasedStateMachine):
         for id_ in ids:
             self.items[id_].lease_over = True
 
+    def _salted(self, name: str | None) -> str | None:
+        return name and f"{self.salt}-{name}"
+
+    def _own(self, target: Target) -> Target:
+        scope, name = target
+        return (scope, f"{self.salt}-{name}") if scope in {Scope.BATCH, Scope.TENANT} else target
+
+    def _is_claimable(self, item: Item) -> bool:
+        return item.open and not item.targets & self.paused
+
+    def _is_held_up(self, item: Item) -> bool:
+        return bool(item.targets & (self.paused | self.caps_set.keys()))
+
+    def _under_way(self, target: Target) -> int:
+        """Rung or running; rows that wait for their time were never rung."""
+        mine = [item for item in self.items.values() if target in item.targets]
+        return sum(item.state == "running" or (item.open and not item.due) for item in mine)
+
     def _is_live(self, held: Held) -> bool:
         item = self.items[held.claim.id]
         return item.state == "running" and item.attempt == held.claim.attempt
@@ -367,7 +448,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _rings_are_lost(self) -> None:
         """Redis was flushed: whatever was rung and is not claimed becomes due."""
-        rung = {id_ for id_, item in self.items.items() if item.claimable and not item.due}
+        rung = {id_ for id_, item in self.items.items() if item.open and not item.due}
         assert set(find_lost(self.ledger, [], after_s=-1)) == rung
         for id_ in rung:
             self.items[id_].due = True

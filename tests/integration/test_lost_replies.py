@@ -6,9 +6,8 @@ whichever side of the commit the cut was on. The seeds are fixed; how far the se
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -16,56 +15,25 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.engine import make_url
 
 from moderation.assessment import Claim, Submission
 from moderation.errors import LedgerUnavailable, NotFound
-from moderation.ledger import reading
+from moderation.ledger import tally
 from moderation.ledger.claim import claim
-from moderation.ledger.ending import Ending, fail, give_back, record, try_later
-from moderation.ledger.engine import open_ledger, ping
+from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.policies import pin
+from moderation.ledger.recording import record
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire
-from moderation.settings import LedgerSettings
 from producer import Client
 from tests.support.conservation import violations
 from tests.support.ledger import POLICY, attempts, claimed, row, verdict
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, through_proxy
 
 T = TypeVar("T")
 
 CUTS = 100
 _TRIES = 5
-
-
-@contextmanager
-def through(database_url: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy to this database, and the database's URL through it."""
-    url = make_url(database_url)
-    assert url.port is not None
-    with Proxy(url.port) as proxy:
-        yield proxy, url.set(port=proxy.port).render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def cut_off(postgres_url: str) -> Iterator[tuple[Proxy, Engine]]:
-    """The ledger through a proxy, on one connection that stands, so that a cut hits what the test does."""
-    with through(postgres_url) as (proxy, url):
-        engine = open_ledger(url, LedgerSettings(pool_size=1))
-        ping(engine)
-        yield proxy, engine
-        engine.dispose()
-
-
-@pytest.fixture
-def proxy(cut_off: tuple[Proxy, Engine]) -> Proxy:
-    return cut_off[0]
-
-
-@pytest.fixture
-def far(cut_off: tuple[Proxy, Engine]) -> Engine:
-    return cut_off[1]
 
 
 class Cutter:
@@ -108,7 +76,7 @@ def test_a_record_whose_reply_was_lost_is_settled_by_reading(
     assert set(endings) == {Ending.WRITTEN, Ending.REPEATED}, "cuts on both sides of the commit"
     assert endings[Ending.REPEATED] >= CUTS // 4
     assert cutter.failures >= CUTS // 2
-    assert reading.counts(ledger) == {"done": CUTS}
+    assert tally.counts(ledger) == {"done": CUTS}
     assert violations(ledger) == []
 
 
@@ -162,7 +130,7 @@ def test_a_submission_whose_reply_was_lost_is_one_row(ledger: Engine, far: Engin
         assert (ticket.id, ticket.known) == (ids[0], False)
         accepted.append(ticket.id)
     assert cutter.failures >= CUTS // 2
-    assert reading.counts(ledger) == {"queued": CUTS}
+    assert tally.counts(ledger) == {"queued": CUTS}
     assert violations(ledger, accepted) == []
 
 
@@ -171,7 +139,7 @@ def test_clients_whose_connections_are_cut_submit_each_image_once(ledger: Engine
 
     def one(seed: int) -> list[UUID]:
         chance = random.Random(seed)
-        with through(postgres_url) as (proxy, url), Client(url, None) as client:
+        with through_proxy(postgres_url) as (proxy, url), Client(url, None) as client:
             accepted = [client.submit("https://images.test/first.jpg", POLICY).id]
             for number in range(CUTS // 8):
                 if chance.random() < 0.5:
@@ -185,7 +153,7 @@ def test_clients_whose_connections_are_cut_submit_each_image_once(ledger: Engine
     with ThreadPoolExecutor(8) as pool:
         accepted = list(chain.from_iterable(pool.map(one, range(8))))
     assert len(set(accepted)) == len(accepted)
-    assert reading.counts(ledger) == {"queued": len(accepted)}
+    assert tally.counts(ledger) == {"queued": len(accepted)}
     assert violations(ledger, accepted) == []
 
 

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from moderation.cli import policies, reassessing
 from moderation.errors import InvalidSubmission, NotFound, UnknownPolicy
 from moderation.ledger import reassess as ledger_reassess
-from moderation.ledger.ending import fail, record
+from moderation.ledger.ending import fail
 from moderation.ledger.impact import Impact, impact
 from moderation.ledger.reassess import Change, Choice, Reassessed, change_of, count_chosen, reassess
+from moderation.ledger.recording import record
 from moderation.ledger.registry import add, retire
-from moderation.ledger.retry import Selection, cancel_queued
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from moderation.policy import load_policy
 from moderation.verdict import Rating
 from tests.support.ledger import LOW, claimed, row, submitted, verdict

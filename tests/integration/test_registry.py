@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from moderation.cli.policies import commands
 from moderation.errors import BadSetting, BadSource, PolicyError, UnknownPolicy
-from moderation.ledger.ending import record
 from moderation.ledger.policies import load_revision, pin
+from moderation.ledger.recording import record
 from moderation.ledger.registry import add, entries, find, retire
 from moderation.policy import PolicyRevision, builtin_policies, load_policy
 from tests.support.ledger import claimed, row, submitted, verdict

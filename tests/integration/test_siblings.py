@@ -18,14 +18,17 @@ from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.reading import story
-from moderation.ledger.sweep import Due, expire, ring_due
+from moderation.ledger.relay import Due, ring_due
+from moderation.ledger.story import story
+from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client
-from producer.client import CHUNK
+from producer.checking import checked_under
+from producer.chunks import CHUNK
 from tests.support.ledger import POLICY, attempts, row, submitted
 from tests.support.sglang_runtime import Recorded
 from tests.support.sglang_server import ScriptedServer
+from tests.support.waiting import wait_for
 from worker.settings import WorkerSettings
 from worker.station import Station
 
@@ -72,7 +75,7 @@ def station(
             made = Station(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
             stack.callback(made.stop)
             stack.callback(made.gate.stop)
-            made.start()
+            made.start(leave=lambda _: None)
             return made
 
         yield make
@@ -150,7 +153,7 @@ def test_policies_that_cannot_stand_together_are_refused(
     policies: list[str], key: str | None, said: str
 ) -> None:
     with pytest.raises(InvalidSubmission, match=said):
-        Client.check_under(policies, uri="https://images.test/1.jpg", key=key)
+        checked_under(policies, uri="https://images.test/1.jpg", key=key)
 
 
 def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Client) -> None:
@@ -161,7 +164,7 @@ def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Clie
 
 def rung(ledger: Engine) -> list[Due]:
     seen: list[Due] = []
-    ring_due(ledger, seen.extend, limit=100)
+    ring_due(ledger, seen.extend, urgent=100, others=100)
     return seen
 
 
@@ -217,7 +220,7 @@ def test_one_that_cannot_be_judged_fails_alone(
         [{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}]
     )
     tickets = together(ledger, client, picture)
-    assert station().work(tickets[0].id) == "safe malformed_answer safe"
+    assert station().work(tickets[0].id) == "safe failed:malformed_answer safe"
     assert states(ledger, tickets) == ["done", "failed", "done"]
     assert [len(attempts(ledger, ticket.id)) for ticket in tickets] == [1, 1, 1]
 
@@ -238,8 +241,8 @@ def test_what_cannot_be_fetched_ends_each(
     (tmp_path / "notes.png").write_text("no pixels")
     notes = together(ledger, client, (tmp_path / "notes.png").as_uri())
     worker = station()
-    assert worker.work(gone[0].id) == "not_found not_found not_found"
-    assert worker.work(notes[0].id) == "unsupported_type unsupported_type unsupported_type"
+    assert worker.work(gone[0].id) == " ".join(["failed:not_found"] * 3)
+    assert worker.work(notes[0].id) == " ".join(["failed:unsupported_type"] * 3)
     assert states(ledger, gone + notes) == ["failed"] * 6
     assert not judged(server)
 
@@ -249,7 +252,7 @@ def test_what_cannot_be_fetched_for_now_comes_back_together(
 ) -> None:
     monkeypatch.setenv("VETLINE_FETCH_ALLOW_HOSTS", "127.0.0.1")
     tickets = together(ledger, client, "http://127.0.0.1:9/a.jpg")
-    assert station().work(tickets[0].id) == "host_unavailable host_unavailable host_unavailable"
+    assert station().work(tickets[0].id) == " ".join(["later:host_unavailable"] * 3)
     due = [row(ledger, ticket.id)["not_before"] for ticket in tickets]
     assert (max(due) - min(due)).total_seconds() < 0.2
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 1, 1]
@@ -261,7 +264,7 @@ def test_a_runtime_that_is_away_gives_each_back_uncharged(
     tickets = together(ledger, client, picture)
     worker = station()
     server.stop_listening()
-    assert worker.work(tickets[0].id) == " ".join(["runtime_unavailable"] * 3)
+    assert worker.work(tickets[0].id) == " ".join(["back:runtime_unavailable"] * 3)
     assert [outcomes(ledger, ticket) for ticket in tickets] == [[("given_back", "runtime_unavailable")]] * 3
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [0, 0, 0]
     assert not worker.gate.is_open
@@ -276,15 +279,13 @@ def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(worker.work, tickets[0].id)
         server.wait_until(lambda s: len(judged(s)) == 2, timeout_s=30)
-        held = {claim.id for claim in worker.desk.hand.held()}
-        assert held == set(ids(tickets)[1:]), (
-            "the first has ended, the second is being judged, the third waits"
-        )
+        # The first has ended, the second is being judged, the third waits.
+        wait_for(lambda: {claim.id for claim in worker.desk.hand.held()} == set(ids(tickets)[1:]))
         assert worker.desk.give_back_all() == 2
         server.script()
         server.stop_listening()
         server.listen()
-        assert working.result(timeout=30) == "safe runtime_unavailable lease_lost"
+        assert working.result(timeout=30) == "safe back:runtime_unavailable lease_lost"
     assert states(ledger, tickets) == ["done", "queued", "queued"]
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 0, 0]
     assert len(worker.desk.hand) == 0
@@ -310,7 +311,7 @@ def test_suspects_among_siblings_come_last_and_are_tried_alone(
 def test_submissions_that_say_they_belong_together_but_name_other_images_are_each_looked_at(
     ledger: Engine, client: Client, station: Callable[[], Station], tmp_path: Path
 ) -> None:
-    made = Client.check_under(THREE, uri="https://images.test/1.jpg")
+    made = checked_under(THREE, uri="https://images.test/1.jpg")
     uris = []
     for n in range(2):
         Image.new("RGB", (32 + n, 24), (n, n, n)).save(tmp_path / f"{n}.png")

@@ -201,6 +201,11 @@ class HttpListener:
         self._server = await loop.create_server(self._accept, "127.0.0.1", self.port, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def fileno(self) -> int:
+        """The listening socket's."""
+        assert self._server is not None, "it does not listen"
+        return self._server.sockets[0].fileno()
+
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()

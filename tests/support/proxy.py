@@ -12,10 +12,13 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+
+from sqlalchemy.engine import make_url
 
 T = TypeVar("T")
 Direction = Literal["up", "down"]  # up: to the server
@@ -191,3 +194,12 @@ class Proxy:
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+
+
+@contextmanager
+def through_proxy(database_url: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy to this database, and the database's URL through it."""
+    url = make_url(database_url)
+    assert url.port is not None
+    with Proxy(url.port) as proxy:
+        yield proxy, url.set(port=proxy.port).render_as_string(hide_password=False)

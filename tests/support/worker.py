@@ -10,7 +10,7 @@ from typing import Self
 
 from tests.support.waiting import wait_for
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH")
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VETLINE_DATA_DIR")
 
 
 class RunningWorker:

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
+HEAVY = {"flower", "torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
+EXTRAS = {"fastapi", "uvicorn", "starlette", "pyarrow"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -25,10 +26,11 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
-        ("import producer", HEAVY | {"worker", "celery"}),
-        ("import producer.cli", HEAVY | {"worker", "celery"}),
+        ("import producer", HEAVY | EXTRAS | {"worker", "celery"}),
+        ("import producer.cli, producer.serve.cli", HEAVY | EXTRAS | {"worker", "celery"}),
         ("import moderation.queue, moderation.ledger.sweep, moderation.policy", HEAVY | {"worker", "producer"}),
-        ("from moderation.cli.main import gather; gather()", HEAVY | {"celery"}),
+        ("from moderation.cli.main import gather; gather()", HEAVY | EXTRAS | {"celery"}),
+        ("import producer.serve.app", HEAVY | {"worker", "celery", "pyarrow"}),
         ("import worker.assembly, worker.station", {"torch", "sglang", "transformers", "producer", "PIL", "onnxruntime"}),
     ],
 )  # fmt: skip

@@ -115,9 +115,9 @@ class AddressRules:
         if any(entry.admits(host, port, address) for entry in self._allowed):
             return
         if is_blocked(address):
-            raise BlockedAddress(f"{host} is at an address that images are not fetched from")
+            raise BlockedAddress(f"{host} is at an address that is not public and not allowed")
         if port not in WEB_PORTS:
-            raise BlockedAddress(f"port {port} of {host} is not one that images are fetched from")
+            raise BlockedAddress(f"port {port} of {host} is not allowed")
 
 
 def unwrap(address: Address) -> Address:

@@ -47,6 +47,9 @@ class DecoderProcess:
         try:
             with theirs:
                 for end in (ours, theirs):
+                    # kombu sets a timeout for all new sockets while it closes a connection. The child would inherit
+                    # one that does not wait for its first image, and end.
+                    end.settimeout(None)
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
                 self._process = _start(settings, theirs.fileno())
         except OSError as error:

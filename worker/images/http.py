@@ -53,7 +53,7 @@ class HttpSource:
             wait_s=settings.slot_wait_s,
         )
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_trust(settings),
+            ssl_context=trust(settings),
             max_connections=settings.max_connections,
             keepalive_expiry=_KEEPALIVE_S,
             network_backend=PinnedBackend(
@@ -157,7 +157,8 @@ class HttpSource:
         return bytes(body)
 
 
-def _trust(settings: FetchSettings) -> ssl.SSLContext:
+def trust(settings: FetchSettings) -> ssl.SSLContext:
+    """The authorities of certifi, and the operator's own."""
     context = ssl.create_default_context(cafile=certifi.where())
     if settings.ca_file is not None:
         context.load_verify_locations(settings.ca_file)
@@ -183,9 +184,9 @@ def _check_status(status: int, headers: Headers, host: str) -> None:
     if status in _FOUND:
         return
     if status == 429:
-        raise RateLimited(f"{host} answered 429", retry_after_s=_retry_after_s(headers))
+        raise RateLimited(f"{host} answered 429", retry_after_s=retry_after_s(headers))
     if status >= 500 or status in _FOR_NOW:
-        raise HostUnavailable(f"{host} answered {status}", retry_after_s=_retry_after_s(headers))
+        raise HostUnavailable(f"{host} answered {status}", retry_after_s=retry_after_s(headers))
     if status in _ABSENT:
         raise NotFound(f"{host} answered {status}")
     if status in _DENIED:
@@ -205,7 +206,7 @@ def _announced(headers: Headers) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def _retry_after_s(headers: Headers) -> float | None:
+def retry_after_s(headers: Headers) -> float | None:
     """Retry-After is seconds or a date."""
     value = _text(headers.get(b"retry-after"))
     if value is None:

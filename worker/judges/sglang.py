@@ -107,6 +107,12 @@ class SglangJudge:
     # --- what runs at the other end
 
     @property
+    def server_version(self) -> str | None:
+        """As the server says; None before it was asked."""
+        identity = self._identity
+        return identity.version if identity else None
+
+    @property
     def _identity(self) -> ServerIdentity | None:
         known = self._known
         return known[1] if known is not None and known[0] == self._client.losses else None

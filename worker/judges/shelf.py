@@ -1,7 +1,7 @@
 """Which judges there are, by name. A judge's libraries are loaded only when it is chosen."""
 
 from worker.judges.protocol import Judge
-from worker.settings import WorkerSettings
+from worker.settings import WorkerSettings, split_names
 
 
 def make_judge(settings: WorkerSettings) -> Judge:
@@ -14,4 +14,24 @@ def make_judge(settings: WorkerSettings) -> Judge:
     from worker.judges.sglang import SglangJudge
 
     own = settings_from_environment()
-    return SglangJudge(own.model_copy(update={"url": settings.sglang_url}) if settings.sglang_url else own)
+    if keeps_runtime(settings):
+        from worker.runtime.judge import RuntimeJudge
+        from worker.runtime.settings import runtime_settings
+
+        return RuntimeJudge(runtime_settings(), own)
+    urls = settings.sglang_url or split_names(own.url)
+    judges = [SglangJudge(own.model_copy(update={"url": url})) for url in dict.fromkeys(urls)]
+    if len(judges) == 1:
+        return judges[0]
+    from worker.judges.spread import SpreadJudge
+
+    return SpreadJudge(judges)
+
+
+def keeps_runtime(settings: WorkerSettings) -> bool:
+    """Whether a worker of these settings starts an SGLang server of its own: where none is named that runs already."""
+    if settings.judge != "sglang" or settings.sglang_url:
+        return False
+    from worker.judges.settings import settings_from_environment
+
+    return "url" not in settings_from_environment().model_fields_set

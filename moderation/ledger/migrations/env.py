@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from moderation.ledger import tables
+from moderation.ledger import consumer_tables  # with it come the tables that it refers to
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=tables.AssessmentRow.metadata,
+    target_metadata=consumer_tables.ConsumerRow.metadata,
     compare_server_default=True,
     transaction_per_migration=False,
 )

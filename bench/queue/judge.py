@@ -1,0 +1,116 @@
+"""A worker as it is, but for its judge: one that answers at once, or as a runtime of so many images a second would.
+
+usage: python -m bench.queue.judge NAME THREADS [--images-per-s N] [--bare]
+
+--bare leaves fetching and decoding out too: then what is measured is the queue alone.
+"""
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+import worker.station
+from moderation.log import configure_logging
+from moderation.policy import PolicyRevision
+from moderation.settings import ServiceSettings
+from moderation.verdict import Basis, Judgement, Rating, Rung
+from worker.assembly import assemble
+from worker.images.decode import Decoder
+from worker.images.fetch import Fetcher
+from worker.images.picture import Fetched, Picture, View
+from worker.images.settings import DecodeSettings, FetchSettings
+from worker.settings import WorkerSettings
+from worker.tools import Tools
+
+_ANSWER_S = 1.0  # of a simulated runtime, however many it has in hand up to its rate
+
+
+class AtOnce:
+    """Judges everything as Safe, at once or at a runtime's rate."""
+
+    name = "at-once"
+    needs_pixels = False
+
+    def __init__(self, images_per_s: int) -> None:
+        self._slots = threading.Semaphore(images_per_s) if images_per_s else None
+
+    def check(self) -> None:
+        """Always there."""
+
+    def basis(self) -> Basis | None:
+        return None
+
+    def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
+        if self._slots is not None:
+            with self._slots:
+                time.sleep(_ANSWER_S)
+        return Judgement(
+            rating=Rating.SAFE,
+            category="NA: None applying",
+            rationale="A plain picture of a cup of coffee on a wooden table beside a window, with nobody in sight.",
+            rung=Rung.STRICT,
+            raw_output='{"rating": "Safe", "category": "NA: None applying", "rationale": "A plain picture."}',
+            judge=self.name,
+            model="none",
+            runtime="none",
+            runtime_version="0",
+            prompt_sha256=policy.prompt_sha256,
+        )
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class NoFetcher:
+    def fetch(self, uri: str) -> Fetched:
+        return Fetched(uri.encode())
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class NoDecoder:
+    def decode(self, data: bytes, *, pixels: bool) -> Picture:
+        digest = sha256(data).hexdigest()
+        view = View("whole", data, "image/png", 640, 480, digest)
+        return Picture(digest, len(data), "image/png", 640, 480, 1, (view,))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def make_tools(images_per_s: int, *, bare: bool) -> Callable[[WorkerSettings], Tools]:
+    def tools(settings: WorkerSettings) -> Tools:
+        return Tools(
+            fetcher=NoFetcher() if bare else Fetcher(FetchSettings()),  # type: ignore[arg-type]  # as far as it is used
+            decoder=NoDecoder() if bare else Decoder(DecodeSettings()),  # type: ignore[arg-type]  # as above
+            judge=AtOnce(images_per_s),
+            judge_timeout_s=settings.judge_timeout_s,
+        )
+
+    return tools
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("threads", type=int)
+    parser.add_argument("--images-per-s", type=int, default=0)
+    parser.add_argument("--bare", action="store_true")
+    given = parser.parse_args()
+    configure_logging()
+    worker.station.make_tools = make_tools(given.images_per_s, bare=given.bare)
+    services = ServiceSettings()
+    assert services.database_url is not None
+    assert services.redis_url is not None
+    settings = WorkerSettings(name=given.name, concurrency=given.threads)
+    app = assemble(services.database_url.get_secret_value(), services.redis_url.get_secret_value(), settings)
+    app.Worker(
+        hostname=settings.node, quiet=True, without_gossip=True, without_mingle=True, loglevel="INFO"
+    ).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""`vetline explain`: the whole story of one image under one policy."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from moderation.cli.main import FAILED
+from moderation.cli.opening import opened_ledger
+from moderation.cli.output import print_json, talk
+from moderation.cli.reading import Json
+from moderation.errors import InvalidSubmission
+from moderation.ledger.story import story
+from moderation.redaction import redact_uri
+
+commands = typer.Typer()
+
+Story = dict[str, Any]
+
+
+@commands.command()
+def explain(
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    policy_text: Annotated[
+        bool, typer.Option("--policy-text", help="The policy too, as the model read it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole story of one assessment: every attempt, the raw answers, the digests, what it is related to."""
+    try:
+        wanted = UUID(id_)
+    except ValueError:
+        raise InvalidSubmission(f"{id_!r} is not an assessment's id") from None
+    with opened_ledger() as engine:
+        found = story(engine, wanted)
+    if found is None:
+        talk(f"no assessment {wanted}")
+        raise typer.Exit(FAILED)
+    found["uri"] = redact_uri(found["uri"])
+    if as_json:
+        print_json(found)
+        return
+    _tell_assessment(found)
+    _tell_attempts(found)
+    if found["verdict"]:
+        _tell_verdict(found["verdict"], found["policy_sha256"])
+    for other in found["related"]:
+        typer.echo(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
+    if policy_text:
+        typer.echo(f"\n{found['policy_text']}")
+
+
+def _tell_assessment(found: Story) -> None:
+    typer.echo(f"{found['id']}  {found['state']}  {found['policy']}\n{found['uri']}")
+    typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, batch {found['batch'] or '-'}")
+    if found["state"] == "running":
+        typer.echo(f"in hand at {found['worker']} since {found['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
+    if found["error_code"]:
+        typer.echo(f"last error: {found['error_code']}: {found['error_detail']}")
+
+
+def _tell_attempts(found: Story) -> None:
+    for attempt in found["attempts"]:
+        why = f": {attempt['error_code']}: {attempt['error_detail']}" if attempt["error_code"] else ""
+        typer.echo(f"  attempt {attempt['attempt']} {attempt['outcome']} by {attempt['worker']}{why}")
+        if attempt["timings_ms"]:
+            steps = ", ".join(f"{step} {ms:.0f} ms" for step, ms in attempt["timings_ms"].items())
+            typer.echo(f"    {attempt['ended_at']:%Y-%m-%d %H:%M:%S} UTC, {steps}")
+        for ask in attempt["asks"] or ():
+            typer.echo(f"    {ask['rung']} ({ask['elapsed_ms']:.0f} ms): {ask['problem'] or 'parsed'}")
+            typer.echo(f"      {ask['raw']!r}" if ask.get("raw") is not None else "      no raw answer kept")
+
+
+def _tell_verdict(verdict: dict[str, Any], policy_sha256: str) -> None:
+    typer.echo(f"verdict: {verdict['rating']}, {verdict['category']}\n  {verdict['rationale']}")
+    typer.echo(
+        f"  {verdict['judge']} {verdict['model']} on {verdict['runtime']} {verdict['runtime_version']}\n"
+        f"  weights {verdict['weights_sha256']}\n  prompt {verdict['prompt_sha256']}\n"
+        f"  policy text {policy_sha256}\n  image bytes {verdict['bytes_sha256']}\n"
+        f"  pixels {verdict['pixels_sha256']}"
+    )

@@ -1,0 +1,175 @@
+"""`vetline watch`: a live page of what the ledger sees."""
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+
+from moderation.assessment import State
+from moderation.cli.opening import opened_ledger
+from moderation.cli.output import print_jsonl, talk
+from moderation.cli.reading import Batch, Json
+from moderation.errors import LedgerUnavailable
+from moderation.ledger import reading, tally
+from moderation.ledger.activity import workers
+from moderation.ledger.failures import failure_counts
+from moderation.ledger.selection import Selection
+
+commands = typer.Typer()
+
+_SWEEP_LATE_S = 15.0  # a sweeper signs every second; so late, no worker is there or none reaches Postgres
+_STYLES = {"running": "cyan", "done": "green", "failed": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is to be seen at one moment. left_s: seconds until nothing is open, at this pace."""
+
+    batch: str | None
+    states: dict[str, int]
+    per_s: float
+    left_s: float | None
+    failures: dict[str, int]
+    workers: list[dict[str, Any]]
+    sweep: dict[str, Any] | None
+
+    @property
+    def open(self) -> int:
+        return self.states["queued"] + self.states["running"]
+
+
+def look(engine: Engine, batch: str | None) -> Sight:
+    """The ledger as it is now."""
+    counts = tally.counts(engine, batch=batch)
+    per_s = tally.pace(engine, batch=batch)
+    states = {state.value: counts.get(state.value, 0) for state in State}
+    still_open = states["queued"] + states["running"]
+    return Sight(
+        batch=batch,
+        states=states,
+        per_s=per_s,
+        left_s=still_open / per_s if per_s and still_open else None,
+        failures=failure_counts(engine, Selection(batch=batch)),
+        workers=workers(engine),
+        sweep=reading.last_sweep(engine),
+    )
+
+
+@commands.command()
+def watch(
+    batch: Batch = None,
+    every_s: Annotated[
+        float, typer.Option("--every", min=0.2, metavar="SECONDS", help="Look again after.")
+    ] = 1.0,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="End when nothing is open any more.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Pace, states, failures, workers and their runtimes, time left; until Ctrl-C.
+
+    --json, or a stdout that is no terminal: one line of JSON a look.
+    """
+    console = Console()
+    with opened_ledger() as engine:
+        if as_json or not console.is_terminal:
+            _follow(engine, batch, every_s, until_done)
+            return
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                sight = _look_on(engine, batch)
+                live.update(
+                    page(sight) if isinstance(sight, Sight) else Text(sight, style="red"), refresh=True
+                )
+                if _is_over(sight, until_done):
+                    return
+                time.sleep(every_s)
+
+
+def page(sight: Sight) -> RenderableType:
+    """What a person sees of it."""
+    head = Table.grid(padding=(0, 3))
+    head.add_row(
+        *(Text(f"{name} {count:,}", style=_STYLES.get(name, "")) for name, count in sight.states.items())
+    )
+    left = f", {_span(sight.left_s)} left" if sight.left_s is not None else ""
+    title = f"batch {sight.batch}" if sight.batch else "everything"
+    parts: list[RenderableType] = [
+        Text(f"{title}: {sight.per_s:.1f}/s over the last minute{left}", style="bold"),
+        head,
+        _swept(sight.sweep),
+        Text(),
+        _workers(sight.workers),
+    ]
+    if sight.failures:
+        codes = "  ".join(f"{code} {count:,}" for code, count in sight.failures.items())
+        parts += [Text(), Text(f"failed: {codes}", style="red")]
+    return Group(*parts)
+
+
+def _workers(rows: list[dict[str, Any]]) -> RenderableType:
+    if not rows:
+        return Text("no worker has anything in hand or answered within ten minutes", style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("worker", "in hand", "last minute", "oldest", "last verdict", "runtime"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            Text(row["worker"]),
+            str(row["in_hand"]),
+            str(row["last_minute"]),
+            _span(row["oldest_s"]),
+            f"{_span(row['answered_s'])} ago" if row["answered_s"] is not None else "",
+            Text(row["runtime"] or ""),
+            style="red" if row["lease_ran_out"] else None,
+        )
+    return table
+
+
+def _swept(sweep: dict[str, Any] | None) -> Text:
+    if sweep is None:
+        return Text("swept: never; no worker has run on this ledger", style="yellow")
+    late = sweep["age_s"] > _SWEEP_LATE_S
+    return Text(f"swept {_span(sweep['age_s'])} ago by {sweep['worker']}", style="red" if late else "dim")
+
+
+def _span(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _follow(engine: Engine, batch: str | None, every_s: float, until_done: bool) -> None:
+    while True:
+        sight = _look_on(engine, batch)
+        if isinstance(sight, Sight):
+            print_jsonl([asdict(sight)])
+            sys.stdout.flush()
+        else:
+            talk(sight)
+        if _is_over(sight, until_done):
+            return
+        time.sleep(every_s)
+
+
+def _look_on(engine: Engine, batch: str | None) -> Sight | str:
+    """What is to be seen, or why nothing is: whoever watches wants to see Postgres come back too."""
+    try:
+        return look(engine, batch)
+    except LedgerUnavailable as exc:
+        return f"{exc}; looking again"
+
+
+def _is_over(sight: Sight | str, until_done: bool) -> bool:
+    return until_done and isinstance(sight, Sight) and sight.open == 0

@@ -1,0 +1,72 @@
+"""AsyncFeed: the same feed for asyncio. Its steps run in one thread of its own; nothing of the loop is written twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from moderation.cursor import Cursor
+from moderation.feed.reader import Feed
+from moderation.published import Published
+
+T = TypeVar("T")
+
+
+class AsyncFeed:
+    """As `Feed`, with the same arguments: `async with AsyncFeed(consumer="takedown") as feed: async for verdict in feed`."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._feed: Feed | None = None
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place behind all that was read."""
+        return self._open.cursor
+
+    async def next_batch(self) -> Sequence[Published]:
+        """See `Feed.next_batch`."""
+        return await self._run(self._open.next_batch)
+
+    async def acknowledge(self, upto: Cursor | None = None) -> None:
+        """See `Feed.acknowledge`."""
+        await self._run(lambda: self._open.acknowledge(upto))
+
+    async def batches(self, *, follow: bool = True) -> AsyncIterator[Sequence[Published]]:
+        """See `Feed.batches`."""
+        batches = self._open.batches(follow=follow)
+        while (batch := await self._run(lambda: next(batches, None))) is not None:
+            yield batch
+
+    async def __aiter__(self) -> AsyncIterator[Published]:
+        async for batch in self.batches():
+            for verdict in batch:
+                yield verdict
+
+    async def close(self) -> None:
+        """See `Feed.close`. A step that waits ends within the second that it waits at most."""
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.stop()
+            await self._run(feed.close)
+        self._thread.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        self._feed = await self._run(lambda: Feed(**self._options))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.shield(self.close())
+
+    @property
+    def _open(self) -> Feed:
+        if self._feed is None:
+            raise RuntimeError("open an AsyncFeed with `async with`")
+        return self._feed
+
+    async def _run(self, step: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step)

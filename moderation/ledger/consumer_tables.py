@@ -1,0 +1,134 @@
+"""The tables of those who come after: the feed's epochs, named consumers, webhooks."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKeyConstraint,
+    Integer,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from moderation.ledger.tables import NOW, Xid8
+
+
+def _time(*, default: bool = False, nullable: bool = True) -> Any:
+    return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
+
+
+def _text(*, nullable: bool = False) -> Any:
+    return Column(Text, nullable=nullable)
+
+
+def _count() -> Any:
+    return Column(BigInteger, nullable=False, server_default="0")
+
+
+class FeedEpochRow(SQLModel, table=True):
+    """A span of transaction ids that can be compared. A dump restored into another cluster begins a new one."""
+
+    __tablename__ = "feed_epoch"
+    __table_args__ = (PrimaryKeyConstraint("epoch", name="feed_epoch_pk"),)
+
+    epoch: int = Field(sa_column=Column(Integer, autoincrement=False))
+    system_identifier: int = Field(sa_column=Column(BigInteger, nullable=False))
+    began_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class ConsumerRow(SQLModel, table=True):
+    """A named consumer. epoch, xid, seq: up to where it has acknowledged. fence: grows with each taking of the name."""
+
+    __tablename__ = "consumer"
+    __table_args__ = (PrimaryKeyConstraint("name", name="consumer_pk"),)
+
+    name: str = Field(sa_column=_text())
+    filter: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    epoch: int
+    xid: str = Field(sa_column=Column(Xid8, nullable=False))
+    seq: int = Field(sa_column=Column(BigInteger, nullable=False))
+    fence: int = Field(sa_column=_count())
+    holder: str | None = Field(default=None, sa_column=_text(nullable=True))
+    lease_until: datetime | None = Field(default=None, sa_column=_time())
+    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    acknowledged_at: datetime | None = Field(default=None, sa_column=_time())
+
+
+class WebhookRow(SQLModel, table=True):
+    """An endpoint that verdicts are sent to, in order. epoch, xid, seq: up to where they were delivered or set aside.
+
+    due_at: no turn earlier. rung_at: when a message was sent for its turn, not answered yet.
+    failures, failing_since: failed deliveries in a row, and when the first was.
+    """
+
+    __tablename__ = "webhook"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="webhook_pk"),
+        UniqueConstraint("name", name="webhook_name_once"),
+    )
+
+    id: UUID = Field(sa_column=Column(Uuid))
+    name: str = Field(sa_column=_text())
+    url: str = Field(sa_column=_text())
+    filter: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    epoch: int
+    xid: str = Field(sa_column=Column(Xid8, nullable=False))
+    seq: int = Field(sa_column=Column(BigInteger, nullable=False))
+    fence: int = Field(sa_column=_count())
+    holder: str | None = Field(default=None, sa_column=_text(nullable=True))
+    lease_until: datetime | None = Field(default=None, sa_column=_time())
+    due_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    rung_at: datetime | None = Field(default=None, sa_column=_time())
+    failures: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
+    failing_since: datetime | None = Field(default=None, sa_column=_time())
+    last_error: str | None = Field(default=None, sa_column=_text(nullable=True))
+    delivered: int = Field(sa_column=_count())
+    delivered_at: datetime | None = Field(default=None, sa_column=_time())
+    paused_at: datetime | None = Field(default=None, sa_column=_time())
+    paused_because: str | None = Field(default=None, sa_column=_text(nullable=True))
+    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class WebhookSecretRow(SQLModel, table=True):
+    """What an endpoint's messages are signed with. Several while one is replaced: the older until `valid_until`."""
+
+    __tablename__ = "webhook_secret"
+    __table_args__ = (
+        PrimaryKeyConstraint("webhook_id", "secret", name="webhook_secret_pk"),
+        ForeignKeyConstraint(
+            ["webhook_id"], ["webhook.id"], name="webhook_secret_webhook_fk", ondelete="CASCADE"
+        ),
+    )
+
+    webhook_id: UUID = Field(sa_column=Column(Uuid))
+    secret: str = Field(sa_column=_text())
+    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    valid_until: datetime | None = Field(default=None, sa_column=_time())
+
+
+class WebhookSetAsideRow(SQLModel, table=True):
+    """A verdict that an endpoint did not take for a day. retry_asked_at: it is to be sent again, out of order."""
+
+    __tablename__ = "webhook_set_aside"
+    __table_args__ = (
+        PrimaryKeyConstraint("webhook_id", "assessment_id", name="webhook_set_aside_pk"),
+        ForeignKeyConstraint(
+            ["webhook_id"], ["webhook.id"], name="webhook_set_aside_webhook_fk", ondelete="CASCADE"
+        ),
+        ForeignKeyConstraint(["assessment_id"], ["assessment.id"], name="webhook_set_aside_assessment_fk"),
+    )
+
+    webhook_id: UUID = Field(sa_column=Column(Uuid))
+    assessment_id: UUID = Field(sa_column=Column(Uuid))
+    tries: int
+    error: str = Field(sa_column=_text())
+    set_aside_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    retry_asked_at: datetime | None = Field(default=None, sa_column=_time())

@@ -1,0 +1,62 @@
+"""What failed, for whoever has to find out why: groups first, then the items."""
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.selection import HOST, SELECTED, Selection
+
+Row = dict[str, Any]
+
+
+class Group(StrEnum):
+    """What failures are counted by."""
+
+    CODE = "code"
+    HOST = "host"
+    POLICY = "policy"
+    BATCH = "batch"
+
+
+_BY = {
+    Group.CODE: "a.error_code",
+    Group.HOST: HOST,
+    Group.POLICY: "a.policy",
+    Group.BATCH: "coalesce(a.batch, '')",
+}
+
+_ITEMS = text(f"""
+    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, {HOST} AS host, a.error_code, a.error_detail,
+           a.attempt, a.crashes, a.created_at, a.ended_at
+    FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id
+    WHERE a.state = 'failed' AND {SELECTED}
+    ORDER BY a.ended_at LIMIT :limit
+""")
+
+
+def failures(engine: Engine, selection: Selection, *, limit: int = 1000) -> list[Row]:
+    """Failed assessments, oldest first."""
+    return _all(engine, _ITEMS, selection.values() | {"limit": limit})
+
+
+def failure_counts(engine: Engine, selection: Selection) -> dict[str, int]:
+    """Failed assessments by error code, most first."""
+    return {row["code"]: row["n"] for row in failure_groups(engine, selection, [Group.CODE])}
+
+
+def failure_groups(engine: Engine, selection: Selection, by: list[Group]) -> list[Row]:
+    """How many failed (n) of each combination of these, most first, and when the first and the last of them did."""
+    columns = ", ".join(f"{_BY[group]} AS {group.value}" for group in by)
+    numbers = ", ".join(str(number + 1) for number in range(len(by)))
+    query = text(f"""
+        SELECT {columns}, count(*) AS n, min(a.ended_at) AS first_at, max(a.ended_at) AS last_at
+        FROM assessment a WHERE a.state = 'failed' AND {SELECTED} GROUP BY {numbers} ORDER BY n DESC, {numbers}
+    """)
+    return _all(engine, query, selection.values())
+
+
+def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:
+    with reaching_postgres(), engine.connect() as connection:
+        return [dict(row) for row in connection.execute(statement, values).mappings()]

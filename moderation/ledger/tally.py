@@ -1,0 +1,65 @@
+"""Counts that cost the same at a thousand rows and at a hundred million.
+
+Triggers append what each statement changes to `tally_change`; the sweeper adds up what is older than a minute into
+`tally`. A count is the sum of both, exact at each commit, and the last minute's changes are the pace.
+"""
+
+from sqlalchemy import Connection, Engine, text
+
+from moderation.ledger.engine import reaching_postgres
+
+# An empty name stands for rows without one; NULL, as a parameter, for all.
+_MEANT = "(CAST(:batch AS text) IS NULL OR batch = :batch)"
+
+_COUNTS = text(f"""
+    SELECT state, sum(n)::bigint AS n FROM (
+        SELECT state, n FROM tally WHERE {_MEANT} UNION ALL SELECT state, n FROM tally_change WHERE {_MEANT}
+    ) AS counted
+    GROUP BY state HAVING sum(n) <> 0
+""")
+
+_QUEUED = text("""
+    SELECT coalesce(sum(n), 0)::bigint FROM (
+        SELECT n FROM tally WHERE state = 'queued' UNION ALL SELECT n FROM tally_change WHERE state = 'queued'
+    ) AS counted
+""")
+
+_PACE = text(f"""
+    SELECT coalesce(sum(n), 0) / 60.0 AS per_s FROM tally_change
+    WHERE state IN ('done', 'failed') AND n > 0 AND at > now() - interval '60 seconds' AND {_MEANT}
+""")
+
+# More than a minute, so that the pace has its minute whole.
+_FOLD = text("""
+    WITH old AS (
+        DELETE FROM tally_change WHERE at < now() - interval '65 seconds' RETURNING batch, tenant, state, n
+    )
+    INSERT INTO tally AS t (batch, tenant, state, n)
+    SELECT batch, tenant, state, sum(n) AS n FROM old GROUP BY batch, tenant, state HAVING sum(n) <> 0
+    ON CONFLICT (batch, tenant, state) DO UPDATE SET n = t.n + excluded.n
+""")
+_FORGET = text("DELETE FROM tally WHERE n = 0")
+
+
+def counts(engine: Engine, *, batch: str | None = None) -> dict[str, int]:
+    """How many assessments are in each state; states with none are left out."""
+    with reaching_postgres(), engine.connect() as connection:
+        return {row.state: row.n for row in connection.execute(_COUNTS, {"batch": batch})}
+
+
+def queued(engine: Engine) -> int:
+    """How many assessments wait, in all."""
+    with reaching_postgres(), engine.connect() as connection:
+        return int(connection.execute(_QUEUED).scalar_one())
+
+
+def pace(engine: Engine, *, batch: str | None = None) -> float:
+    """Assessments ended per second, over the last minute."""
+    with reaching_postgres(), engine.connect() as connection:
+        return float(connection.execute(_PACE, {"batch": batch}).scalar_one())
+
+
+def fold(connection: Connection) -> None:
+    """Add up what is older than a minute. For the sweeper, under its lock."""
+    connection.execute(_FOLD)
+    connection.execute(_FORGET)

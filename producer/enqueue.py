@@ -1,0 +1,155 @@
+"""Enqueue sources: read, check, submit a chunk, note how far that is; go on there when it was interrupted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    wait_exponential_jitter,
+)
+
+from moderation.assessment import Submission, Ticket
+from moderation.errors import InvalidSubmission, QueueFull, Unavailable
+from moderation.settings import QueueSettings
+from producer.bookmark import Bookmark, Place
+from producer.checking import Shared, checked_under
+from producer.chunks import CHUNK
+from producer.client import Client
+from producer.refusals import Refusals
+from producer.sources import Item, Refusal, Source, Step
+
+_Step = tuple[int, Step]  # with the position of its source
+
+PATIENCE_S = 600  # a Postgres that is away for longer than ten minutes is somebody's work
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the images are submitted under. again: judge anew what is known, once for each run."""
+
+    policies: Sequence[str]
+    shared: Shared = field(default_factory=lambda: Shared())
+    again: bool = False
+
+    def submissions(self, item: Item, run: str) -> list[Submission]:
+        """Checked, one for each policy. Raises InvalidSubmission."""
+        fields = Shared(**self.shared)
+        if item.metadata is not None:
+            fields["metadata"] = item.metadata
+        if not self.again:
+            return checked_under(self.policies, uri=item.uri, key=self._key(item), **fields)
+        made = checked_under(self.policies, uri=item.uri, reuse=False, **fields)
+        # A key of this run, so that going on doubles nothing; the ref in it, as two revisions of a policy may be asked.
+        return [s.model_copy(update={"key": f"again:{run}/{s.policy}/{item.key[:300]}"}) for s in made]
+
+    def _key(self, item: Item) -> str:
+        return item.key if item.key_is_given else f"{self.shared.get('batch') or ''}/{item.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Who is told. progress: the place, and the share of all sources that was read, where that is known."""
+
+    progress: Callable[[Place, float | None], None] = lambda *_: None
+    tickets: Callable[[Sequence[Ticket]], None] = lambda _: None
+    waiting: Callable[[str], None] = lambda _: None
+
+
+class Enqueuing:
+    """One run over the sources. client: None only checks and counts."""
+
+    def __init__(
+        self, sources: Sequence[Source], wanted: Wanted, client: Client | None, watching: Watching
+    ) -> None:
+        self._sources = sources
+        self._wanted = wanted
+        self._client = client
+        self._watching = watching
+        rows = min(CHUNK, QueueSettings().bound or CHUNK)  # more than the bound would never find room
+        self._size = max(1, rows // len(wanted.policies))
+
+    def run(self, place: Place, refusals: Refusals, bookmark: Bookmark | None) -> Place:
+        """Everything behind `place`. Returns where it ended, with the counts of the whole run."""
+        steps = self._steps(place)
+        while chunk := list(islice(steps, self._size)):
+            place = self._chunk(chunk, place, refusals)
+            if bookmark is not None:
+                bookmark.write(place)
+            number, last = chunk[-1]
+            self._watching.progress(place, self._done(number, last.done))
+        return place
+
+    def _steps(self, place: Place) -> Iterator[_Step]:
+        """Of all sources, each with its source's position."""
+        for number in range(place.source, len(self._sources)):
+            after = place.cursor if number == place.source else None
+            for step in self._sources[number].read(after):
+                yield number, step
+
+    def _chunk(self, steps: Sequence[_Step], place: Place, refusals: Refusals) -> Place:
+        submissions: list[Submission] = []
+        refused = 0
+        for number, step in steps:
+            try:
+                submissions += self._checked(step.what, place.run)
+            except _RefusedError as exc:
+                refused += 1
+                refusals.add(self._sources[number].name, step.line, exc.refusal)
+        tickets = self._submitted(submissions)
+        known = sum(ticket.known for ticket in tickets)
+        accepted = (len(tickets) if self._client else len(submissions)) - known
+        number, last = steps[-1]
+        return place.moved(
+            source=number,
+            cursor=last.cursor,
+            last_id=str(tickets[-1].id) if tickets else place.last_id,
+            accepted=place.accepted + accepted,
+            known=place.known + known,
+            refused=place.refused + refused,
+            refused_bytes=refusals.flush(),
+        )
+
+    def _checked(self, what: Item | Refusal, run: str) -> list[Submission]:
+        if isinstance(what, Refusal):
+            raise _RefusedError(what)
+        try:
+            return self._wanted.submissions(what, run)
+        except InvalidSubmission as exc:
+            raise _RefusedError(Refusal(str(exc), what.uri)) from exc
+
+    def _submitted(self, submissions: Sequence[Submission]) -> list[Ticket]:
+        """Committed. Waits while the ledger is away: every submission has its key, so a repeat is harmless."""
+        if self._client is None:
+            return []
+        patient = Retrying(
+            retry=retry_if_exception_type(Unavailable),
+            stop=_is_enough,
+            wait=wait_exponential_jitter(initial=1, max=10),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        tickets = patient(self._client.submit_all, submissions)
+        self._watching.tickets(tickets)
+        return tickets
+
+    def _tell(self, state: RetryCallState) -> None:
+        if state.outcome is not None:
+            self._watching.waiting(f"waiting: {state.outcome.exception()}")
+
+    def _done(self, number: int, done: float | None) -> float | None:
+        return None if done is None else (number + done) / len(self._sources)
+
+
+def _is_enough(state: RetryCallState) -> bool:
+    """A queue that is full empties as it is judged, and that may take all night."""
+    full = state.outcome is not None and isinstance(state.outcome.exception(), QueueFull)
+    return not full and (state.seconds_since_start or 0) > PATIENCE_S
+
+
+class _RefusedError(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal

@@ -1,0 +1,80 @@
+"""`vetline serve` and `vetline token`. FastAPI is loaded when the door opens, and not before."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moderation.cli.opening import check_tables
+from moderation.cli.output import talk
+from moderation.errors import BadSetting
+from moderation.ledger.engine import open_ledger
+from moderation.services.desk import resolve
+from producer.serve.settings import ServeSettings
+from producer.serve.tokens import Role, Tokens, issue
+
+commands = typer.Typer()
+File = Annotated[Path | None, typer.Option(help="The file of tokens; VETLINE_SERVE_TOKENS.")]
+
+
+@commands.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Where to listen; 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="8700; 0 takes any that is free.")
+    ] = None,
+    tokens: File = None,
+    no_tokens: Annotated[
+        bool, typer.Option("--no-tokens", help="Let in whoever is on this machine; on loopback only.")
+    ] = False,
+) -> None:
+    """Take submissions over HTTP, from services in any language. See /docs once it listens."""
+    given = {"host": host, "port": port, "tokens": tokens}
+    settings = ServeSettings().model_copy(update={name: v for name, v in given.items() if v is not None})
+    known = _known(settings, no_tokens=no_tokens)
+    try:
+        from producer.serve import app, listening
+    except ImportError as exc:
+        raise BadSetting(f"the door needs {exc.name}: pip install 'vetline[serve]'") from None
+    listener = listening.bound(settings.host, settings.port)
+    with listener, resolve(need_redis=True) as services:
+        if known is None and not listening.is_loopback(listener):
+            raise BadSetting(f"--no-tokens is for loopback, and {settings.host} is not")
+        _check(services.database_url)
+        door = app.Door(services.database_url, services.redis_url, known, settings)
+        talk(f"listening on http://{settings.host}:{listener.getsockname()[1]}")
+        listening.serve(app.guarded(app.make_app(door), settings, loopback_only=known is None), listener)
+
+
+@commands.command()
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who will hold it.")],
+    role: Annotated[Role, typer.Option(help="submit, read, or admin for both.")],
+    file: File = None,
+) -> None:
+    """Make a token for the door: printed once, and its digest added to the file."""
+    path = file or ServeSettings().tokens
+    if path is None:
+        raise BadSetting("which file? --file FILE or VETLINE_SERVE_TOKENS")
+    made = issue(path, name, role)
+    sys.stdout.write(made + "\n")
+    talk(f"{name} may {role}; {path} holds its digest, and nothing holds the token")
+
+
+def _known(settings: ServeSettings, *, no_tokens: bool) -> Tokens | None:
+    if no_tokens:
+        return None
+    if settings.tokens is None:
+        raise BadSetting(
+            "no tokens: make one with `vetline token NAME --role submit --file FILE`, then --tokens FILE"
+        )
+    return Tokens(settings.tokens)
+
+
+def _check(database_url: str) -> None:
+    engine = open_ledger(database_url)
+    try:
+        check_tables(engine)
+    finally:
+        engine.dispose()

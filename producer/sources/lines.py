@@ -1,0 +1,65 @@
+"""Lines of text, each a URI, a file or a folder; empty ones and comments (#) are passed over."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moderation.errors import BadSource, InvalidSubmission
+from producer.sources.columns import image_named
+from producer.sources.folder import Folder
+from producer.sources.item import Cursor, Refusal, Step
+from producer.sources.text import Line, base_of, identity_of, lines_of
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    name: str
+    patterns: Sequence[str] = ()
+
+    @property
+    def identity(self) -> str:
+        return identity_of(self.name)
+
+    def read(self, after: Cursor = None) -> Iterator[Step]:
+        behind = after if isinstance(after, int) else 0
+        for line in lines_of(self.name):
+            if line.number > behind and (line.text is None or _says_something(line.text)):
+                yield from self._steps(line)
+
+    def _steps(self, line: Line) -> Iterator[Step]:
+        base, text = base_of(self.name), (line.text or "").strip()
+        what: Refusal | None = None
+        if line.text is None:
+            what = Refusal(line.problem)
+        elif _is_folder(base / text):
+            yield from self._folder(base / text, line)
+            return
+        try:
+            item = what or image_named(text, base, {})
+        except InvalidSubmission as exc:
+            item = Refusal(str(exc), text)
+        yield Step(item, cursor=line.number, line=line.number, done=line.done)
+
+    def _folder(self, path: Path, line: Line) -> Iterator[Step]:
+        """Its images; the line is behind us with the last of them, and its folder's own cursors mean nothing here."""
+        last: Step | None = None
+        try:
+            for step in Folder(str(path), self.patterns).read():
+                if last is not None:
+                    yield Step(last.what, cursor=line.number - 1, line=line.number, done=line.done)
+                last = step
+        except BadSource as exc:
+            last = Step(Refusal(str(exc), str(path)))
+        assert last is not None
+        yield Step(last.what, cursor=line.number, line=line.number, done=line.done)
+
+
+def _says_something(text: str) -> bool:
+    return bool(text.strip()) and not text.lstrip().startswith("#")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # too long for a path, or with NUL: a data URI
+        return False

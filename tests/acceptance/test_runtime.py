@@ -1,0 +1,221 @@
+"""The server that a worker keeps for itself: started, watched, replaced, ended; and no item pays for it.
+
+A scripted SGLang is started by the supervisor as its child, in place of `python -m sglang.launch_server`.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from pydantic import TypeAdapter
+
+from moderation.ledger.story import story as tell_story
+from tests.acceptance.conftest import System
+from tests.support.checkpoint import write_checkpoint
+from tests.support.ledger import POLICY, attempts, row
+from tests.support.sglang_child import Life, Start, starts
+from tests.support.waiting import wait_for
+from tests.support.worker import RunningWorker
+
+# Short times; the proportions are those of the defaults.
+QUICK = {
+    "VETLINE_RUNTIME_RESTART_DELAY_S": "0.2",
+    "VETLINE_RUNTIME_RESTART_CAP_S": "1",
+    "VETLINE_RUNTIME_CANARY_EVERY_S": "0.7",
+    "VETLINE_RUNTIME_CANARY_TIMEOUT_S": "1.5",
+    "VETLINE_RUNTIME_MEMORY_EVERY_S": "0.2",
+    "VETLINE_RUNTIME_STOP_S": "0.5",
+    "VETLINE_RUNTIME_STARTS": "3",
+    "VETLINE_WORKER_JUDGE_TIMEOUT_S": "6",
+}
+ITEMS = 16
+GONE_S = 5.0  # from a worker's death to the end of all that its runtime started
+STUBBORN: dict[str, Any] = {
+    "ignores_term": True,
+    "leaves_child": True,
+}  # the child holds the listening socket
+
+
+def after(answers: int, then: dict[str, Any], **life: Any) -> dict[str, Any]:
+    """A life that answers so many requests (its start takes three) and meets all others with something else."""
+    script = {"rules": [{"do": {"kind": "verdict"}, "times": answers}], "default": then}
+    return {"script": script, **life}
+
+
+@dataclass
+class Keeper:
+    """Workers whose runtimes live as planned."""
+
+    system: System
+    plan: Path
+    started: list[RunningWorker] = field(default_factory=list)
+
+    def worker(self, *lives: dict[str, Any], ready: bool = True, **env: str) -> RunningWorker:
+        checked = TypeAdapter(list[Life]).validate_python(list(lives))
+        self.plan.write_text("[" + ",".join(life.model_dump_json() for life in checked) + "]")
+        named = {
+            "VETLINE_RUNTIME_COMMAND": f"{sys.executable} -m tests.support.sglang_child --plan {self.plan}",
+            "VETLINE_RUNTIME_MODEL": str(self.plan.parent / "weights"),
+        }
+        running = RunningWorker(
+            self.system.env | QUICK | named | env, log=self.plan.parent / f"keeper-{len(self.started)}.log"
+        )
+        self.started.append(running)
+        return running.wait_until_ready() if ready else running
+
+    def submit(self, count: int = ITEMS) -> list[UUID]:
+        images = [self.system.image(f"i{n}", (n, 90, 90)) for n in range(count)]
+        return [self.system.client.submit(image, POLICY).id for image in images]
+
+    @property
+    def starts(self) -> list[Start]:
+        return starts(self.plan)
+
+    def left(self) -> set[int]:
+        """Processes of any start that are still there."""
+        pids = {pid for start in self.starts for pid in (start.pid, *start.children)}
+        return {pid for pid in pids if psutil.pid_exists(pid) and _lives(pid)}
+
+    def outcomes(self, id_: UUID) -> set[str]:
+        return {attempt["outcome"] for attempt in attempts(self.system.engine, id_)}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def keeper(system: System, tmp_path: Path) -> Iterator[Keeper]:
+    write_checkpoint(tmp_path / "weights")
+    keeper = Keeper(system, tmp_path / "plan.json")
+    yield keeper
+    for worker in keeper.started:
+        if worker.process.poll() is None:
+            worker.kill()
+    wait_for(lambda: not keeper.left(), timeout_s=GONE_S, what="the end of the runtime")
+
+
+FALLS_OVER = {"dies": 1, "says": "RuntimeError: the GPU fell over"}
+CRASHES = after(7, {"kind": "exit"}, late_s=1.0, **STUBBORN)
+HANGS = after(7, {"kind": "hang"}, **STUBBORN)
+POOL_BREAKS = after(7, {"kind": "error", "error": "internal"})  # HTTP 500 for every image; /health says 200
+SLOW = {"rules": [{"when": {"one_token": True}}], "default": {"latency_s": 0.5}}  # but quick at its start
+
+# What happens, the lives before a good one, and within how many seconds after it all are done.
+FAULTS: dict[str, tuple[list[dict[str, Any]], float]] = {
+    "crashes at its start, then is late and crashes in mid-request": ([FALLS_OVER, CRASHES], 15),
+    "hangs, and the next breaks its image pool": ([HANGS, POOL_BREAKS], 25),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_runtime_that_fails_is_replaced_and_no_item_pays(keeper: Keeper, name: str) -> None:
+    lives, within_s = FAULTS[name]
+    ids = keeper.submit()
+    worker = keeper.worker(*lives, {})
+    keeper.system.wait_for_counts(done=ITEMS, timeout_s=within_s)
+    assert all(row(keeper.system.engine, id_)["charged"] == 1 for id_ in ids)
+    assert all(keeper.outcomes(id_) <= {"done", "given_back", "crashed"} for id_ in ids)
+    assert len(keeper.starts) == len(lives) + 1
+    assert len({start.port for start in keeper.starts}) == len(keeper.starts), "a fresh port each time"
+    assert worker.text.count("runtime_failed") == len(lives)
+    assert worker.stop(timeout_s=20) == 0
+    assert not keeper.left()
+
+
+def test_a_runtime_that_leaks_or_has_judged_enough_is_drained_and_replaced(keeper: Keeper) -> None:
+    ids = keeper.submit(24)
+    bounds = {"VETLINE_RUNTIME_GROWTH_MIB": "200", "VETLINE_RUNTIME_RECYCLE_IMAGES": "12"}
+    worker = keeper.worker({"leaks_mib": 40, "script": SLOW}, {"script": SLOW}, **bounds)
+    keeper.system.wait_for_counts(done=24, timeout_s=30)
+    wait_for(lambda: len(keeper.starts) >= 3, what="a third start")
+    assert all(keeper.outcomes(id_) <= {"done", "given_back"} for id_ in ids), "nothing was cut off"
+    assert worker.said("its memory has grown by")
+    assert worker.said("it has judged 1")
+    assert worker.stop(timeout_s=20) == 0
+    assert not keeper.left()
+
+
+def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_port(keeper: Keeper) -> None:
+    worker = keeper.worker(STUBBORN)
+    assert keeper.left() == {keeper.starts[0].pid, *keeper.starts[0].children}
+    (id_,) = keeper.submit(1)
+    keeper.system.wait_for_counts(done=1)
+    verdict = (tell_story(keeper.system.engine, id_) or {})["verdict"]
+    assert verdict["weights_sha256"] == sha256(b"no weights").hexdigest()
+    assert verdict["model"] == str(keeper.plan.parent / "weights"), "as it was asked for"
+    assert worker.stop(timeout_s=10) == 0
+    assert not keeper.left()
+
+
+def test_a_stop_while_the_runtime_still_starts_ends_it(keeper: Keeper) -> None:
+    worker = keeper.worker({"late_s": 60}, ready=False)
+    wait_for(lambda: worker.said("SGLang starts") and worker.said(" ready."), what="a start under way")
+    family = psutil.Process(worker.pid).children(recursive=True)
+    assert any("sglang_child" in " ".join(process.cmdline()) for process in family)
+    assert worker.stop(timeout_s=10) == 0
+    assert not any(_lives(process.pid) for process in family if process.is_running())
+
+
+def test_a_worker_killed_takes_its_runtime_with_it(keeper: Keeper) -> None:
+    worker = keeper.worker(STUBBORN)
+    assert len(keeper.left()) == 2
+    worker.kill()
+    wait_for(lambda: not keeper.left(), timeout_s=GONE_S, what="the end of the runtime")
+
+
+def test_an_image_that_kills_the_runtime_is_let_in_alone_and_set_aside(keeper: Keeper) -> None:
+    poison = keeper.system.image("poison", (255, 0, 0))
+    kills = sha256((keeper.system.folder / "poison.png").read_bytes()).hexdigest()
+    ticket = keeper.system.client.submit(poison, POLICY)
+    ids = keeper.submit(3)
+    script = {
+        "rules": [
+            {"when": {"image": kills}, "do": {"kind": "exit", "latency_s": 0.2}},
+            {"when": {"one_token": True}},  # what it is asked at its start
+        ],
+        "default": {"latency_s": 0.5},  # so that its neighbours are in flight with it, and suspects too
+    }
+    worker = keeper.worker({"script": script})
+    keeper.system.wait_for_counts(done=3, failed=1, timeout_s=40)
+    standing = row(keeper.system.engine, ticket.id)
+    assert (standing["error_code"], standing["crashes"]) == ("poison", 2)
+    assert "alone" in standing["error_detail"]
+    assert "server_args" in worker.text
+    assert "api_key='***'" in worker.text, "no key in the log"
+    assert len(keeper.starts) in (3, 4), "two deaths in company, one alone, and perhaps the start after it"
+    assert all(row(keeper.system.engine, id_)["charged"] == 1 for id_ in ids)
+
+
+HOPELESS = {
+    "gated": ({"dies": 1, "says": "GatedRepoError: 403 Client Error."}, 2, "accept its licence"),
+    "no start in three": ({"dies": 1, "says": "RuntimeError: odd"}, 75, "3 starts in a row"),
+}
+
+
+@pytest.mark.parametrize("name", HOPELESS)
+def test_what_another_start_would_not_mend_ends_the_worker_in_one_line(keeper: Keeper, name: str) -> None:
+    life, code, says = HOPELESS[name]
+    worker = keeper.worker(life, ready=False)
+    assert worker.process.wait(timeout=20) == code
+    (line,) = [line for line in worker.text.splitlines() if "runtime_hopeless" in line]
+    assert says in line
+    assert len(keeper.starts) == (3 if code == 75 else 1)
+
+
+def test_a_model_that_disagrees_with_the_canary_set_is_refused(keeper: Keeper) -> None:
+    keeper.system.image("known", (1, 2, 3))
+    known = keeper.system.folder / "known.jsonl"
+    known.write_text('{"image": "known.png", "rating": "Unsafe"}\n')
+    worker = keeper.worker({}, ready=False, VETLINE_RUNTIME_CANARY_SET=str(known))
+    assert worker.process.wait(timeout=20) == 2
+    assert "agrees with 0%" in worker.text

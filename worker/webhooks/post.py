@@ -1,0 +1,133 @@
+"""One POST to an endpoint, over the intake's checked network: bounded in time and bytes, no redirects."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpcore
+
+from moderation.errors import InvalidWebhook, VetlineError
+from moderation.webhook import Message
+from worker.images.addresses import AddressRules
+from worker.images.budget import Budget
+from worker.images.http import retry_after_s, trust
+from worker.images.pinned import CurrentFetch, PinnedBackend
+from worker.images.resolver import Resolver
+from worker.images.web_uri import WebUri, host_header, parse_web_uri
+from worker.webhooks.settings import WebhookSettings
+
+_GONE = 410
+_KEEPALIVE_S = 30.0
+_BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a delivery. error: None where the endpoint took it. gone: it wants nothing more, ever."""
+
+    error: str | None = None
+    retry_after_s: float | None = None
+    gone: bool = False
+
+
+class Poster:
+    """Sends to many endpoints at once, over connections that are kept. For many threads."""
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        self._settings = settings
+        self._current = CurrentFetch()
+        self._resolver = Resolver(settings.senders)
+        network = settings.network
+        rules = AddressRules(settings.allow_hosts)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=trust(network),
+            max_connections=settings.senders,
+            keepalive_expiry=_KEEPALIVE_S,
+            network_backend=PinnedBackend(network, rules, self._resolver.resolve, self._current),
+        )
+
+    def post(self, url: str, message: Message, keys: Sequence[str]) -> Outcome:
+        """Send once. It counts as taken by a 2xx status in a whole answer; never raises for what an endpoint does."""
+        try:
+            endpoint = check_url(url, self._settings)
+            self._current.budget = Budget(self._settings.total_timeout_s)
+            return self._send(endpoint, message, keys)
+        except VetlineError as error:
+            return Outcome(str(error))
+        finally:
+            self._current.budget = None
+
+    def close(self) -> None:
+        self._pool.close()
+        self._resolver.close()
+
+    def _send(self, endpoint: WebUri, message: Message, keys: Sequence[str]) -> Outcome:
+        try:
+            response = self._ask(self._request(endpoint, message, keys))
+            try:
+                self._current.answered = True
+                outcome = _judge(response)
+                self._read(response)
+                return outcome
+            finally:
+                with suppress(*_BROKEN):
+                    response.close()
+        except _BROKEN:
+            return Outcome(f"the connection to {endpoint.host} broke off")
+
+    def _ask(self, request: httpcore.Request) -> httpcore.Response:
+        """A kept connection may have been closed by its host at this very moment: then once more."""
+        self._current.answered = self._current.connected = False
+        try:
+            return self._pool.handle_request(request)
+        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+            if self._current.connected:
+                raise
+        return self._pool.handle_request(request)
+
+    def _request(self, endpoint: WebUri, message: Message, keys: Sequence[str]) -> httpcore.Request:
+        headers = message.headers(keys, datetime.now(UTC)) | {
+            "Host": host_header(endpoint),
+            "User-Agent": "Vetline-Webhook",
+            "Accept-Encoding": "identity",
+            "Content-Length": str(len(message.body)),
+        }
+        return httpcore.Request(
+            b"POST",
+            httpcore.URL(
+                scheme=endpoint.scheme, host=endpoint.host, port=endpoint.port, target=endpoint.target
+            ),
+            headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+            content=message.body,
+            extensions={"timeout": {"pool": self._settings.total_timeout_s}},
+        )
+
+    def _read(self, response: httpcore.Response) -> None:
+        """To its end, so that the connection can be used again, or to the bound: what follows is not waited for."""
+        count = 0
+        for chunk in response.iter_stream():
+            count += len(chunk)
+            if count > self._settings.max_response_bytes:
+                return
+
+
+def check_url(url: str, settings: WebhookSettings) -> WebUri:
+    """Raises InvalidWebhook, InvalidUri; where the host's name leads is checked when it is connected to."""
+    endpoint = parse_web_uri(url)
+    if endpoint.authorization is not None:
+        raise InvalidWebhook("an endpoint's URL holds no user and password: its messages are signed")
+    if endpoint.scheme != "https" and not settings.allow_http:
+        raise InvalidWebhook("an endpoint's URL is https: set VETLINE_WEBHOOK_ALLOW_HTTP for others")
+    return endpoint
+
+
+def _judge(response: httpcore.Response) -> Outcome:
+    if 200 <= response.status < 300:
+        return Outcome()
+    headers = {name.lower(): value for name, value in response.headers}
+    if 300 <= response.status < 400:
+        return Outcome(f"answered {response.status}, and redirects are not followed")
+    return Outcome(
+        f"answered {response.status}", retry_after_s=retry_after_s(headers), gone=response.status == _GONE
+    )
