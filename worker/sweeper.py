@@ -14,7 +14,7 @@ from moderation import faults
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
 from moderation.ledger.relay import Due, ring_due, rung
-from moderation.ledger.sweep import any_overdue, expire, find_lost
+from moderation.ledger.sweep import another_swept, any_overdue, expire, find_lost
 from moderation.settings import LeaseSettings, QueueSettings
 
 log = structlog.get_logger()
@@ -58,8 +58,11 @@ class Sweeper:
         self._thread.join(timeout=self._queue.sweep_s)
 
     def sweep(self) -> bool:
-        """One sweep; False where another worker is at it or a service is away."""
+        """One sweep; False where another worker is at it, or was a moment ago, or where a service is away."""
         try:
+            if another_swept(self._engine, worker=self._worker, within_s=0.8 * self._queue.sweep_s):
+                self._runs_off = False  # theirs to follow
+                return False
             freed = self._expire()
             if freed is None:
                 return False
