@@ -14,7 +14,7 @@ from moderation import faults, metrics
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
 from moderation.ledger.relay import Due, ring_due, rung
-from moderation.ledger.sweep import any_overdue, expire, find_lost
+from moderation.ledger.sweep import another_swept, any_overdue, expire, find_lost
 from moderation.settings import LeaseSettings, QueueSettings
 
 log = structlog.get_logger()
@@ -58,8 +58,11 @@ class Sweeper:
         self._thread.join(timeout=self._queue.sweep_s)
 
     def sweep(self) -> str:
-        """One sweep; what came of it, as vetline_sweeps_total has it: another worker may be at it, or a service away."""
+        """One sweep; what came of it, as vetline_sweeps_total has it: another worker may have just been at it."""
         try:
+            if another_swept(self._engine, worker=self._worker, within_s=0.8 * self._queue.sweep_s):
+                self._runs_off = False  # theirs to follow
+                return "elsewhere"
             freed = self._expire()
             if freed is None:
                 return "elsewhere"

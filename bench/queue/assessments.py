@@ -85,10 +85,10 @@ def _peer(ground: Ground, plan: Plan, task: str) -> dict[str, Any]:
 def _timed(
     ground: Ground, workers: list[psutil.Process], ended: Callable[[], int], count: int
 ) -> dict[str, Any]:
-    wait_until(lambda: ended() >= count // 10, limit_s=_LIMIT_S, what="a tenth")
+    wait_until(lambda: ended() >= count // 10, limit_s=_LIMIT_S, what="a tenth", workers=workers)
     first, started = ended(), time.perf_counter()
     watch = CpuWatch(workers=workers, postgres=[ground.postgres], redis=[ground.redis])
-    wait_until(lambda: ended() >= count, limit_s=_LIMIT_S, what="the whole")
+    wait_until(lambda: ended() >= count, limit_s=_LIMIT_S, what="the whole", workers=workers)
     took_s = time.perf_counter() - started
     return {"items": count, "per_s": round((count - first) / took_s, 1), "cores_busy": watch.cores()}
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +118,19 @@ def _cpu_s(group: list[psutil.Process]) -> float:
     return total
 
 
-def wait_until(look: Callable[[], bool], *, limit_s: float, what: str, every_s: float = 0.05) -> None:
+def wait_until(
+    look: Callable[[], bool],
+    *,
+    limit_s: float,
+    what: str,
+    every_s: float = 0.05,
+    workers: Sequence[psutil.Process] = (),
+) -> None:
+    """Raises where it takes too long, or where a worker that it depends on has ended."""
     end = time.monotonic() + limit_s
     while not look():
+        if any(worker.status() == psutil.STATUS_ZOMBIE for worker in workers):
+            raise RuntimeError(f"a worker ended before {what}; see its log")
         if time.monotonic() > end:
             raise TimeoutError(what)
         time.sleep(every_s)

@@ -22,7 +22,7 @@ from worker.images.fetch import Fetcher
 from worker.images.picture import Fetched, Picture, View
 from worker.images.settings import DecodeSettings, FetchSettings
 from worker.settings import WorkerSettings
-from worker.tools import Tools
+from worker.tools import Tools, make_turns
 
 _ANSWER_S = 1.0  # of a simulated runtime, however many it has in hand up to its rate
 
@@ -88,6 +88,7 @@ def make_tools(images_per_s: int, *, bare: bool) -> Callable[[WorkerSettings], T
             decoder=NoDecoder() if bare else Decoder(DecodeSettings()),  # type: ignore[arg-type]  # as above
             judge=AtOnce(images_per_s),
             judge_timeout_s=settings.judge_timeout_s,
+            turns=make_turns(settings),
         )
 
     return tools

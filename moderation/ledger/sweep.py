@@ -69,6 +69,10 @@ _LOST = text("""
     RETURNING a.id
 """)
 
+_FRESH = text("""
+    SELECT count(*) FROM sweep WHERE worker <> :worker AND swept_at > now() - make_interval(secs => :within_s)
+""")
+
 _SIGN = text("""
     INSERT INTO sweep AS s (id, swept_at, worker, rung, expired) VALUES (1, now(), :worker, 0, :expired)
     ON CONFLICT (id) DO UPDATE SET
@@ -98,6 +102,12 @@ def expire(
         connection.execute(_SIGN, {"worker": worker, "expired": len(freed)})
         fold(connection)
         return freed
+
+
+def another_swept(engine: Engine, *, worker: str, within_s: float) -> bool:
+    """Whether another worker swept so lately that this one need not: sixteen sweepers would cost sixteen times as much."""
+    with reaching_postgres(), engine.connect() as connection:
+        return bool(connection.execute(_FRESH, {"worker": worker, "within_s": within_s}).scalar_one())
 
 
 def any_overdue(engine: Engine, *, after_s: float) -> bool:
