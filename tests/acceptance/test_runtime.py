@@ -134,7 +134,11 @@ def test_a_runtime_that_fails_is_replaced_and_no_item_pays(keeper: Keeper, name:
 
 def test_a_runtime_that_leaks_or_has_judged_enough_is_drained_and_replaced(keeper: Keeper) -> None:
     ids = keeper.submit(24)
-    bounds = {"VETLINE_RUNTIME_GROWTH_MIB": "200", "VETLINE_RUNTIME_RECYCLE_IMAGES": "12"}
+    bounds = {
+        "VETLINE_RUNTIME_GROWTH_MIB": "200",
+        "VETLINE_RUNTIME_RECYCLE_IMAGES": "12",
+        "VETLINE_WORKER_CONCURRENCY": "4",  # more at once, and the first would have judged them all before it is drained
+    }
     worker = keeper.worker({"leaks_mib": 40, "script": SLOW}, {"script": SLOW}, **bounds)
     keeper.system.wait_for_counts(done=24, timeout_s=30)
     wait_for(lambda: len(keeper.starts) >= 3, what="a third start")
