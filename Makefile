@@ -82,7 +82,7 @@ lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 		--output-file requirements/gpu.txt
 
 .env: ## Make the passwords that docker-compose.yml asks for.
-	@umask 077; for name in POSTGRES REDIS FLOWER; do \
+	@umask 077; for name in POSTGRES REDIS FLOWER GRAFANA; do \
 		echo "$${name}_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > .env
 	@echo "wrote new passwords to .env"
 

@@ -25,7 +25,8 @@ def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # Redis away is not a reason to drop a loaded model
         broker_channel_error_retry=True,  # a full Redis refuses writes; the worker stays
-        broker_pool_limit=4,
+        # Made as they are needed. Flower asks nine things at once, each over two: with fewer it waits for itself for ever.
+        broker_pool_limit=32,
         task_queues=[Queue(name, Exchange(""), routing_key=name) for name in settings.names],
         task_default_queue=settings.name,
         task_default_exchange="",

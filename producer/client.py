@@ -1,5 +1,6 @@
 """The client of an ingestion service: what `submit` returns is committed, whether or not Redis answers."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
+from moderation import metrics, tracing
 from moderation.assessment import Submission, Ticket
 from moderation.errors import BadSetting, LedgerUnavailable
 from moderation.ledger.engine import open_ledger
@@ -67,6 +69,7 @@ class Client:
         queue = queue or QueueSettings()
         self._ringing = Ringing(redis_url, queue)
         self._bound = Bound(self._engine, queue)
+        tracing.start("producer")
 
     def submit(self, uri: str, policy: str, **about: Unpack[About]) -> Ticket:
         """Accept one image under one policy, committed when this returns.
@@ -128,7 +131,11 @@ class Client:
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = ids or [new_id() for _ in submissions]
         rung = self._ringing.promise(submissions)
-        tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
+        started_ns = time.time_ns()
+        with metrics.timed(metrics.SUBMIT_SECONDS):
+            tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
+        metrics.count_tickets(tickets)
+        tracing.submitted(tickets, started_ns=started_ns)
         if rung:
             self._ringing.ring(submissions, tickets)
         return tickets
@@ -136,6 +143,7 @@ class Client:
     def close(self) -> None:
         self._ringing.close()
         self._engine.dispose()
+        tracing.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from moderation import metrics
 from moderation.assessment import Priority, Submission, Ticket
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
@@ -64,6 +65,7 @@ class Ringing:
             log.warning("ring_failed", count=len(calls), error=str(exc))
             self._note(self._full, _DOWN_S)
         else:
+            metrics.RUNG.labels("producer").inc(len(calls))
             self._note(depths, _LOOK_AGAIN_S)
 
     def close(self) -> None:

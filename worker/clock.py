@@ -1,8 +1,11 @@
-"""Times the steps of one assessment."""
+"""Times the steps of one assessment, for its own record and for the metrics."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from moderation import metrics, tracing
+from worker import showing
 
 
 class Clock:
@@ -13,9 +16,12 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        showing.step(name)
         start = time.perf_counter()
         try:
-            yield
+            with tracing.span(name):
+                yield
         finally:
-            elapsed = (time.perf_counter() - start) * 1000
-            self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed, 3)
+            elapsed_s = time.perf_counter() - start
+            self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed_s * 1000, 3)
+            metrics.STEP_SECONDS.labels(name).observe(elapsed_s)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -12,8 +13,9 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
 
-from moderation import faults
+from moderation import faults, metrics, tracing
 from moderation.assessment import Claim, Submission
 from moderation.errors import (
     BrokerUnavailable,
@@ -35,6 +37,7 @@ from moderation.settings import LeaseSettings
 from moderation.verdict import Verdict
 from worker.assess import Subject
 from worker.clock import Clock
+from worker.counting import count_failure, count_verdict
 from worker.dock import Dock
 from worker.gate import Gate
 from worker.hand import Hand
@@ -46,6 +49,7 @@ log = structlog.get_logger()
 _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
 
+_CLAIM_SECONDS = metrics.STEP_SECONDS.labels("claim")  # no item's clock runs yet
 _DOCK_WAIT_S = 3.0  # a trial takes a fraction of that once its process runs
 
 Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
@@ -60,6 +64,7 @@ class _Ending:
     outcome: str
     clock: Clock
     written: Future[Ending]
+    verdict: Verdict | None  # None where it ends without one
 
 
 class Desk:
@@ -108,14 +113,19 @@ class Desk:
         while True:
             try:
                 pinned = pin(self._engine, [policy])
-                return submit(self._engine, [submission], pinned, [new_id()], rung=True)[0].id
+                tickets = submit(self._engine, [submission], pinned, [new_id()], rung=True)
+                metrics.count_tickets(tickets)
+                return tickets[0].id
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)
                 if self._closing.wait(_WRITE_AGAIN_S):
                     raise
 
     def work(self, *ids: UUID) -> str:
-        """Claim these rows and their siblings, if due; assess and end each. Says in a word each what came of them."""
+        """Claim these rows and their siblings, if due; assess and end each. Says in a word each what came of them:
+
+        safe, unsafe, failed:CODE, later:CODE (tried again), back:CODE (given back), lease_lost; or why none was claimed.
+        """
         self.taken_at = time.monotonic()
         faults.at("after_pop")
         if self._closing.is_set():
@@ -123,17 +133,22 @@ class Desk:
         ids = self._mine_of(ids)
         with self._dock.entered() as alone:
             try:
+                start = time.perf_counter()
                 claims = self._claim(ids, suspects=alone)
+                claim_s = time.perf_counter() - start
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)  # the rows stay due; the sweeper rings them again
                 return "ledger_unavailable"
             if not claims:
+                metrics.NOT_DUE.inc()
                 return "not_due"
+            metrics.CLAIMED.inc(len(claims))
+            _CLAIM_SECONDS.observe(claim_s)
             if not any(self._is_suspect(item) for item in claims):
                 self._dock.leave()
             self.hand.take(*claims)
             try:
-                return self._hold_all(claims)
+                return self._hold_all(claims, claim_s)
             finally:
                 self.hand.drop(*claims)
 
@@ -211,7 +226,7 @@ class Desk:
     def _is_suspect(self, item: Claim) -> bool:
         return item.crashes >= self._lease.suspect_crashes
 
-    def _hold_all(self, claims: list[Claim]) -> str:
+    def _hold_all(self, claims: list[Claim], claim_s: float) -> str:
         """Each under its own policy, by itself; the image is fetched and decoded once for all of them.
 
         One after the other: SGLang has the image's prefix in its cache once the first is answered. Suspects of
@@ -220,8 +235,16 @@ class Desk:
         subjects = {item.uri: Subject(item.uri) for item in claims}
         endings = []
         for item in sorted(claims, key=lambda claim: (claim.crashes, claim.id)):
-            ending = self._hold(item, subjects[item.uri])
-            ending.written.add_done_callback(partial(self._let_go, item))
+            with (
+                tracing.attempt(item.id, attempt=item.attempt, worker=self._worker),
+                # Every line that is logged on the way, by whatever library, says which item it is about.
+                bound_contextvars(assessment=str(item.id), attempt=item.attempt),
+            ):
+                tracing.claimed(claim_s)
+                ending = self._hold(item, subjects[item.uri])
+                ending.written.add_done_callback(partial(self._let_go, item))
+                if len(claims) == 1:
+                    return self._told(ending)
             endings.append(ending)
         return " ".join(self._told(ending) for ending in endings)
 
@@ -229,17 +252,20 @@ class Desk:
         faults.at("after_claim", item.uri)
         clock = Clock()
         started = time.monotonic()
+        verdict: Verdict | None = None
         try:
             verdict = self._assess(item, subject, self._policy(item.policy_revision_id), clock)
             faults.at("before_record", item.uri)
             outcome, written = verdict.judgement.rating.value.lower(), self._recorder.put(item, verdict)
         except VetlineError as error:
-            outcome, written = error.code, _known(self._end_badly(item, error, clock))
+            verdict = None
+            outcome, written = self._end_badly(item, error, clock)
         except Exception as exc:  # ours to mend, but the item must still end somewhere that can be listed
             log.exception("assess_failed", assessment=str(item.id))
+            verdict = None
             outcome, written = self._end_defect(item, exc, clock)
         self.tempo.note(time.monotonic() - started)
-        return _Ending(item, outcome, clock, written)
+        return _Ending(item, outcome, clock, written, verdict)
 
     def _let_go(self, item: Claim, written: Future[Ending]) -> None:
         """In the thread that wrote it, so that no beat finds it gone."""
@@ -251,14 +277,17 @@ class Desk:
         """Its outcome, once it is written."""
         item, outcome = ended.item, ended.outcome
         try:
-            ending = ended.written.result()
+            with ended.clock.step("record") if ended.verdict else nullcontext():
+                ending = ended.written.result()
         except Exception as exc:  # as in _hold: a verdict that the ledger cannot take
             log.exception("record_failed", assessment=str(item.id))
             outcome, written = self._end_defect(item, exc, ended.clock)
             ending = written.result()
-        told = log.bind(
-            assessment=str(item.id), attempt=item.attempt, outcome=outcome, **ended.clock.timings_ms
-        )
+        else:
+            if ended.verdict is not None:
+                count_verdict(self._policy(item.policy_revision_id).policy, ended.verdict, ending)
+        took_ms = {f"{step}_ms": ms for step, ms in ended.clock.timings_ms.items()}
+        told = log.bind(assessment=str(item.id), attempt=item.attempt, outcome=outcome, **took_ms)
         if ending is Ending.LOST:
             told.warning("lease_lost_at_the_fence")
             return "lease_lost"
@@ -267,20 +296,31 @@ class Desk:
 
     def _end_defect(self, item: Claim, exc: Exception, clock: Clock) -> tuple[str, Future[Ending]]:
         defect = Defect(f"{type(exc).__name__}: {redact_text(str(exc))}")
-        return defect.code, _known(self._end_badly(item, defect, clock))
+        return self._end_badly(item, defect, clock)
 
     def _record(self, judged: Sequence[Judged]) -> list[Ending]:
         endings = self._write(lambda: record_all(self._engine, judged, worker=self._worker))
         self.on_recorded()
         return endings
 
-    def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> Ending:
+    def _end_badly(self, item: Claim, error: VetlineError, clock: Clock) -> tuple[str, Future[Ending]]:
+        is_final = not isinstance(error, Unavailable) and not self._may_try_again(item, error)
+        word = "failed" if is_final else "back" if isinstance(error, Unavailable) else "later"
+        with clock.step("record"):
+            ending = self._write_failure(item, error, dict(clock.timings_ms))
+        count_failure(error, ending, is_final=is_final)
+        tracing.failed(error.code)
+        return f"{word}:{error.code}", _known(ending)
+
+    def _may_try_again(self, item: Claim, error: VetlineError) -> bool:
+        return isinstance(error, Transient) and item.charged < self._lease.max_attempts
+
+    def _write_failure(self, item: Claim, error: VetlineError, timings_ms: dict[str, float]) -> Ending:
         """Give back, put off or fail, as the error's class says."""
         if isinstance(error, Unavailable):
             self._gate.shut(error)
             return self._write(lambda: self._give_back(item, error))
-        timings_ms = clock.timings_ms
-        if isinstance(error, Transient) and item.charged < self._lease.max_attempts:
+        if isinstance(error, Transient) and self._may_try_again(item, error):
             delay_s = self._delay_s(item, error)
             return self._write(
                 lambda: try_later(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import Unavailable
 from worker.readiness import Readiness
 
@@ -59,6 +60,7 @@ class Gate:
         with self._lock:
             self.reason = reason
             if self._open.is_set():
+                metrics.GATE_SHUT.labels(error.code).inc()
                 log.warning("gate_shut", reason=reason)
             self._open.clear()
             self._shut.set()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy import Engine
 
+from moderation import metrics
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.claim import beat
 from moderation.settings import LeaseSettings
@@ -59,12 +60,15 @@ class Heartbeat:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
             self._settle()
         except LedgerUnavailable as exc:
+            metrics.BEATS_MISSED.inc()
             log.warning("beat_missed", held=len(held), error=str(exc))
             return False
         except Exception:  # whatever it is, a worker without a heartbeat would lose all it has
+            metrics.BEATS_MISSED.inc()
             log.exception("beat_failed")
             return False
         # An item that ended between `held` and the statement is no loss.
         for claim in [c for c in self._hand.held() if c.id in lost and c in held]:
+            metrics.LEASES_LOST.labels("beat").inc()
             log.warning("lease_lost", assessment=str(claim.id), attempt=claim.attempt)
         return True

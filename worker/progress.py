@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import BrokerUnavailable
 from worker.station import Station
 
@@ -75,6 +76,7 @@ class Progress:
             log.critical("consumer_stalled_again", worker=self._station.settings.node)
             self._leave()
             return
+        metrics.STALLS.inc()
         log.error("consumer_stalled", worker=self._station.settings.node)
         self._asked_at, self._is_connected_anew = now, False
         self._station.board.wait_for(

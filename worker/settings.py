@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.gpu import gpu_name
+
 
 def split_names(text: str) -> tuple[str, ...]:
     """`a, b` -> ("a", "b"): lists in the environment are written with commas."""
@@ -31,7 +33,7 @@ class WorkerSettings(BaseSettings):
     in_flight_most: int = Field(256, gt=0)
     # Servers that run already, in place of VETLINE_SGLANG_URL; none: the worker starts one of its own.
     sglang_url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_names)] = ()
-    name: str = ""  # shown in Flower and kept with each attempt; "" makes one from host and pid
+    name: str = ""  # shown in Flower and kept with each attempt; "" makes one from judge, GPU, pid and host
     judge_timeout_s: float = Field(120, gt=0)  # wall clock for one image under one policy, the whole ladder
     drain_s: float = Field(25, gt=0)  # from SIGTERM to giving back what is still in hand: gone within 30 s
     stalled_s: float = Field(30, gt=0)  # rows wait in Redis and none arrived here for so long: reconnect
@@ -50,4 +52,7 @@ class WorkerSettings(BaseSettings):
 
     @property
     def node(self) -> str:
-        return self.name or f"{self.judge}-{os.getpid()}@{socket.gethostname()}"
+        """Host and GPU, so that Flower and `vetline explain` say where an image was judged."""
+        gpu = gpu_name() if self.judge != "open-nsfw" else ""
+        what = "-".join(filter(None, (self.judge, gpu, str(os.getpid()))))
+        return self.name or f"{what}@{socket.gethostname()}"

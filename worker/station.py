@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from moderation import metrics, tracing
 from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
@@ -18,11 +19,11 @@ from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
 from moderation.settings import LeaseSettings, QueueSettings
 from moderation.verdict import Verdict
-from worker import gauges
 from worker.assess import Subject, assess
 from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
+from worker.gpu import gpu_name
 from worker.heartbeat import Heartbeat
 from worker.images.picture import View
 from worker.probes import Probes
@@ -103,7 +104,6 @@ class Station:
 
     def start(self, *, leave: Callable[[int], None]) -> None:
         """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""
-        gauges.show(self.turns, self.board)
         self._probes = Probes(self.report, pid=os.getpid(), settings=ProbeSettings())
         if (runtime := self._tools.runtime) is not None:
             runtime.start(
@@ -111,7 +111,20 @@ class Station:
             )
         for part in (self.gate, self._heartbeat, self._sweeper, self.herald):
             part.start()
+        tracing.start("worker")
+        self._show()
         log.info("worker_started", worker=self.settings.node, judge=self.settings.judge)
+
+    def _show(self) -> None:
+        """The metrics that are read from us rather than counted."""
+        metrics.IN_HAND.set_function(lambda: len(self.desk.hand))
+        metrics.IN_HAND_LIMIT.set_function(lambda: self.turns.most_in_hand)
+        metrics.IN_FLIGHT.set_function(lambda: self.turns.in_flight)
+        metrics.IN_FLIGHT_LIMIT.set_function(lambda: self.turns.limit)
+        metrics.GATE_OPEN.set_function(lambda: self.gate.is_open)
+        metrics.READY.set_function(lambda: self.board.is_ready)
+        who = (self.settings.node, self.settings.judge, gpu_name() or "none", version("vetline"))
+        metrics.WORKER_INFO.labels(*who).set(1)
 
     def work(self, *ids: UUID) -> str:
         """See Desk.work."""
@@ -138,6 +151,7 @@ class Station:
         self._engine.dispose()
         if self._probes is not None:
             self._probes.stop()
+        tracing.flush()
         log.info("worker_stopped", worker=self.settings.node)
 
     def waiting(self) -> int:

@@ -10,6 +10,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
+from worker import showing
 from worker.progress import Progress
 from worker.pulse import HUB, HUB_S
 from worker.station import Station
@@ -82,11 +83,13 @@ def install(app: Celery, shift: Shift) -> None:
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
         timer_entry: Any = None
+        telling: Any = None
 
         def start(self, consumer: Any) -> None:
             """At the start and after each reconnection."""
             if self.timer_entry is not None:
                 consumer.timer.cancel(self.timer_entry)
+                consumer.timer.cancel(self.telling)
             if shift.progress is not None:
                 shift.progress.reconnected()
             if shift.station is None or not shift.station.gate.is_open:
@@ -96,6 +99,9 @@ def install(app: Celery, shift: Shift) -> None:
             if shift.station is not None:
                 _follow_turns(consumer, shift.station.turns.most_in_hand)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
+            teller = showing.Teller()
+            tell = lambda: teller.tell(consumer.event_dispatcher)  # noqa: E731 - another after each reconnection
+            self.telling = consumer.timer.call_repeatedly(showing.EVERY_S, tell)
             if shift.station is not None:
                 shift.station.board.clear(_QUEUE)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Engine
 
-from moderation import faults
+from moderation import faults, metrics
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
 from moderation.ledger.relay import Due, ring_due, rung
@@ -57,26 +57,27 @@ class Sweeper:
         self._stopped.set()
         self._thread.join(timeout=self._queue.sweep_s)
 
-    def sweep(self) -> bool:
-        """One sweep; False where another worker is at it, or was a moment ago, or where a service is away."""
+    def sweep(self) -> str:
+        """One sweep; what came of it, as vetline_sweeps_total has it: another worker may have just been at it."""
         try:
             if another_swept(self._engine, worker=self._worker, within_s=0.8 * self._queue.sweep_s):
                 self._runs_off = False  # theirs to follow
-                return False
+                return "elsewhere"
             freed = self._expire()
             if freed is None:
-                return False
+                return "elsewhere"
             if freed:
+                metrics.LEASES_EXPIRED.inc(len(freed))
                 log.warning("leases_expired", count=len(freed), first=str(freed[0]))
             self._find_lost()
             self._ring()
         except LedgerUnavailable as exc:
             log.warning("sweep_without_ledger", error=str(exc))
-            return False
+            return "no_ledger"
         except BrokerUnavailable as exc:
             log.warning("sweep_without_redis", error=str(exc))
-            return False
-        return True
+            return "no_redis"
+        return "swept"
 
     def ring_more(self) -> None:
         """Ring what is due, between two sweeps; quietly not, where a service is away."""
@@ -122,11 +123,13 @@ class Sweeper:
         if any_overdue(self._engine, after_s=after_s):
             lost = find_lost(self._engine, self._doorbell.waiting(), after_s=after_s)
             if lost:
+                metrics.RINGS_LOST.inc(len(lost))
                 log.warning("rings_lost", count=len(lost), first=str(lost[0]))
 
     def _push(self, due: Sequence[Due]) -> None:
         faults.at("before_ring")
         self._doorbell.ring(due, bundle=self._bundle())
+        metrics.RUNG.labels("sweeper").inc(len(due))
 
     def _run(self) -> None:
         # Workers started together would all ask in the same instant.
@@ -137,8 +140,9 @@ class Sweeper:
                 if time.monotonic() < sweep_at:
                     self.ring_more()
                     continue
-                self.sweep()
+                metrics.SWEEPS.labels(self.sweep()).inc()
             except Exception:  # a sweeper that ends in silence strands rows: River had jobs stuck for 91 days
+                metrics.SWEEPS.labels("failed").inc()
                 log.exception("sweep_failed")
             sweep_at = time.monotonic() + self._queue.sweep_s * random.uniform(0.9, 1.1)  # noqa: S311 - as above
 

@@ -3,18 +3,25 @@
 from uuid import UUID
 
 from celery import Celery, Task
+from celery.exceptions import Retry
 
 from moderation.doorbell import MORE, TASK
 from moderation.errors import InvalidSubmission
 from moderation.webhook import TASK as DELIVER
+from worker import showing
 from worker.desk import Desk
 from worker.steps import Shift
+
+
+class NotJudged(Exception):
+    """Says to Celery, and so to Flower, that an item failed or waits. The ledger knows already."""
 
 
 def register(app: Celery, shift: Shift) -> None:
     """Give the app its tasks, which work at the station of this process's shift."""
 
-    @app.task(name=TASK, bind=True)
+    # throws: no traceback in the log for what the ledger has as a named failure.
+    @app.task(name=TASK, bind=True, throws=(NotJudged,), Request="worker.message:Shown")
     def assess(
         task: Task[..., dict[str, str]],
         id: str | None = None,  # noqa: A002 - the message's own name for it
@@ -24,19 +31,32 @@ def register(app: Celery, shift: Shift) -> None:
         """Assess the row of this id; without an id, submit the URI under the policy and assess that.
 
         A header may name more rows, which came in one message with it.
-        Returns what Flower shows. Raises Misuse for a message that names nothing that could be assessed.
+        Returns what Flower shows; raises NotJudged or Retry for what Flower shows as failed or waiting.
+        Raises Misuse for a message that names nothing that could be assessed.
         """
         assert shift.station is not None, "tasks run while the worker does"
-        station = shift.station
-        row = _row(id) if id is not None else _admitted(station.desk, uri, policy, str(task.request.id))
+        station, task_id = shift.station, str(task.request.id)
+        row = _row(id) if id is not None else _admitted(station.desk, uri, policy, task_id)
         more = [_row(other) for other in task.request.get(MORE) or ()]
-        return {"assessment": str(row), "outcome": station.work(row, *more)}
+        with showing.task(task_id):
+            return _shown(row, station.work(row, *more))
 
     @app.task(name=DELIVER)
     def deliver(webhook: str) -> dict[str, str]:
         """Take a turn at the endpoint of this id, in a thread of the senders."""
         assert shift.station is not None, "tasks run while the worker does"
         return {"webhook": webhook, "outcome": shift.station.herald.accept(_row(webhook))}
+
+
+def _shown(row: UUID, outcomes: str) -> dict[str, str]:
+    """As a Celery task ends: siblings with one that failed have failed, though the others have their verdicts."""
+    told = f"{outcomes} ({row})"
+    ends = {word.partition(":")[0] for word in outcomes.split() if ":" in word}
+    if "failed" in ends:
+        raise NotJudged(told)
+    if ends:
+        raise Retry(outcomes, exc=NotJudged(told))
+    return {"assessment": str(row), "outcome": outcomes}
 
 
 def _row(id_: str) -> UUID:

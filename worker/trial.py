@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from moderation import metrics
 from moderation.assessment import Claim
 from moderation.errors import JudgeTimeout, Poison, error_named
 from moderation.policy import PolicyRevision
@@ -49,13 +50,26 @@ class Trial:
             if server != self._server:
                 self.stop()
                 self._server = server
-            answer = self._ask({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
+            answer = self._observed({"uri": claim.uri, "policy": policy.model_dump(mode="json")})
             if "verdict" in answer:
                 return Verdict.model_validate(answer["verdict"])
             raise error_named(answer["code"], answer["message"])
 
     def _alone(self) -> AbstractContextManager[SglangSettings | None]:
         return self._runtime.alone(self._settings.judge_timeout_s) if self._runtime else nullcontext()
+
+    def _observed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """As `_ask`, and counted."""
+        result = "no_answer"
+        try:
+            answer = self._ask(request)
+            result = "verdict" if "verdict" in answer else "error"
+        except Poison:
+            result = "poison"
+            raise
+        finally:
+            metrics.TRIALS.labels(result).inc()
+        return answer
 
     def stop(self) -> None:
         if self._child is not None:

@@ -126,14 +126,10 @@ def _worker(services: Services, told: Interleaved, options: Sequence[str]) -> Ch
 
 
 def _flower(services: Services, told: Interleaved, port: int) -> Child:
-    """On loopback and behind a password: Flower can stop workers, and shows URIs."""
+    """On loopback, read-only and behind a password: it shows images."""
     password_file = ServiceSettings().data_dir / "flower-password"
     env = environment(services, FLOWER_BASIC_AUTH=f"vetline:{secret_in(password_file)}")
-    celery = [sys.executable, "-P", "-m", "celery", "-A", "worker.app", "flower"]
-    # 5 KB a task were measured, so a hundredth of Flower's default.
-    child = start(
-        [*celery, f"--address={LOOPBACK}", f"--port={port}", "--max-tasks=10000", "--logging=warning"], env
-    )
+    child = start(vetline("flower", f"--address={LOOPBACK}", f"--port={port}"), env)
     told.follow("flower", child.output)
     told.say("up", f"Flower: http://{LOOPBACK}:{port}/ (user vetline, password in {password_file})")
     return child

@@ -4,8 +4,9 @@ Everything but the values is as SGLang loads it: LlavaQwenForCausalLM, a Qwen2 t
 tower, anyres_max_9 with 36 grid pinpoints, spatial_unpad. Answers are noise; speed, memory and protocol are real.
 The tower lies in OUT/siglip and config.json names it by absolute path, so build it where it is served.
 
-usage: python -m bench.gpu.checkpoint OUT TOKENIZER_DIR [--tiny]
+usage: python -m bench.gpu.checkpoint OUT TOKENIZER_DIR [--tiny] [--speaks]
     --tiny: 10 M parameters, for a CPU. Needs torch and safetensors.
+    --speaks: it answers every image with the same valid verdict of 100 tokens; see spoken.py. Needs tokenizers.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from bench.gpu import spoken
 
 VOCABULARY = 151_936
 IMAGE_TOKEN = 151_646
@@ -53,11 +56,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--speaks", action="store_true")
     args = parser.parse_args()
-    write(args.out, args.tokenizer, TINY if args.tiny else FULL)
+    write(args.out, args.tokenizer, TINY if args.tiny else FULL, speaks=args.speaks)
 
 
-def write(out: Path, tokenizer: Path, size: Size = FULL) -> None:
+def write(out: Path, tokenizer: Path, size: Size = FULL, *, speaks: bool = False) -> None:
     import torch
     from safetensors.torch import save_file  # type: ignore[import-not-found, unused-ignore]  # SGLang brings it
 
@@ -68,11 +72,16 @@ def write(out: Path, tokenizer: Path, size: Size = FULL) -> None:
     (tower / "config.json").write_text(json.dumps(tower_config(size), indent=1))
     for folder in (out, tower):
         (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR, indent=1))
-    (out / "config.json").write_text(json.dumps(config(size, tower), indent=1))
+    (out / "config.json").write_text(
+        json.dumps({**config(size, tower), "tie_word_embeddings": not speaks}, indent=1)
+    )
     generation = {"bos_token_id": 151643, "eos_token_id": [151645, 151643], "pad_token_id": 151643}
     (out / "generation_config.json").write_text(json.dumps(generation))
     save_file(tower_weights(size), tower / "model.safetensors", metadata={"format": "pt"})
-    save_file(weights(size), out / "model.safetensors", metadata={"format": "pt"})
+    made = weights(size)
+    if speaks:
+        made |= _speaking(made, spoken.chain(tokenizer))
+    save_file(made, out / "model.safetensors", metadata={"format": "pt"})
 
 
 def config(size: Size, tower: Path) -> dict[str, Any]:
@@ -113,6 +122,13 @@ def config(size: Size, tower: Path) -> dict[str, Any]:
         "mm_vision_tower": str(tower),
         "use_mm_proj": True,
     }
+
+
+def _speaking(made: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+    """Embeddings and output matrix of a checkpoint that says these tokens one after the other."""
+    embeddings = noise(*made["model.embed_tokens.weight"].shape, scale=spoken.EMBEDDING)
+    matrix = spoken.output_matrix(embeddings, ids, noise(*embeddings.shape))
+    return {"model.embed_tokens.weight": embeddings, "lm_head.weight": matrix}
 
 
 def noise(*shape: int, scale: float = 0.02) -> Any:

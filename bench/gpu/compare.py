@@ -18,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import exactness, load, machine, plan, profile, set_ups
+from bench.gpu import exactness, load, plan, profile, set_ups
 from bench.gpu.ceiling import H100_DENSE_TFLOPS, cost
 from bench.gpu.gpu_use import watched
 from bench.gpu.pictures import Size, jpegs
 from bench.gpu.servers import Fleet
+from bench.machine import RUNTIME_PACKAGES, describe_machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 START_S = 600.0  # a first start compiles kernels
@@ -36,6 +37,7 @@ def main() -> None:
         for group in [args.set_ups] if args.together else [[name] for name in args.set_ups]:
             bench.start(group)
             bench.ask_for_exactness(group)
+            bench.compare_ids(group)
             bench.measure(group)
             if args.profile in bench.serving():
                 bench.profile(args.profile)
@@ -74,6 +76,13 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--tiny", action="store_true", help="a checkpoint of 10 M parameters, to try this on a CPU"
+    )
+    parser.add_argument(
+        "--ids",
+        type=int,
+        default=0,
+        metavar="IMAGES",
+        help="ask so many with the prompt as text and as token ids",
     )
     parser.add_argument("--profile", help="a set-up whose GPU time is broken down under load")
     parser.add_argument(
@@ -148,7 +157,8 @@ class Bench:
             self._pictures.draw, everything, args.exact_images if args.exact else 0
         )
         self.results: dict[str, Any] = {
-            "machine": machine.described(), "start_s": {}, "failed_to_start": {}, "runs": [], "skipped": [], "exactness": {},
+            "machine": describe_machine(RUNTIME_PACKAGES), "start_s": {}, "failed_to_start": {}, "runs": [], "skipped": [],
+            "exactness": {},
         }  # fmt: skip
         self._checkpoint = args.checkpoint or self._random_checkpoint()
         self.say(f"the checkpoint is {self._checkpoint}")
@@ -218,6 +228,24 @@ class Bench:
                     load.drive, self._fleets[name].urls, some, body, in_flight=1, keep=True
                 )
         self._answers |= {name: job.result().answers for name, job in asked.items()}
+
+    def compare_ids(self, names: Sequence[str]) -> None:
+        """Whether a prompt as token ids is answered as the same prompt as text; no image is in the cache."""
+        body = exactness.body(self._args.exact_tokens)
+        images = jpegs(self._args.ids, plan.SIZES["mix"], first_seed=8_000_000)
+        for name in (name for name in names if images and name in self._fleets):
+            urls = self._fleets[name].urls
+            as_text, as_ids = (
+                self._answers_of(urls, images, each) for each in (body, load.as_ids(urls[0], body))
+            )
+            found = exactness.as_json(exactness.agreement(as_text, as_ids))
+            self.results["exactness"][f"{name}: ids against text"] = found
+            self.say(f"{name}, ids against text: {found}")
+
+    def _answers_of(self, urls: Sequence[str], images: list[bytes], body: dict[str, Any]) -> dict[int, Any]:
+        """One image at a time, with nothing in the cache."""
+        load.flush(urls)
+        return load.drive(urls, images, body, in_flight=1, keep=True).answers
 
     def compare_answers(self) -> None:
         """Of each set-up that was asked against the first."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import gelu, linear, scaled_dot_product_attention, silu
 
-from bench.gpu import machine
+from bench.machine import RUNTIME_PACKAGES, describe_machine
 
 HIDDEN, MLP, HEADS, KV_HEADS, WIDTH, LAYERS = 896, 4864, 14, 2, 64, 24
 V_HIDDEN, V_MLP, V_HEADS, V_LAYERS, PATCHES = 1152, 4304, 16, 26, 729
@@ -35,7 +35,9 @@ def main() -> None:
         for name, run, tera in group(args.tiles):
             results[name] = measured(name, run, tera)
     if args.out:
-        args.out.write_text(json.dumps({"machine": machine.described(), "kernels": results}, indent=1))
+        args.out.write_text(
+            json.dumps({"machine": describe_machine(RUNTIME_PACKAGES), "kernels": results}, indent=1)
+        )
 
 
 Case = tuple[str, Callable[[], Any], float]  # name, what to run, 10^12 operations (0: count bytes by hand)

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def as_ids(url: str, body: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in body.items() if name != "text"}, "input_ids": ids}
 
 
+def flush(urls: Sequence[str]) -> None:
+    """Have every prefix forgotten. A server refuses (HTTP 400) until the last answer is off its hands."""
+    for url in urls:
+        wanted = urllib.request.Request(f"{url}/flush_cache?timeout=20", method="POST")
+        urllib.request.urlopen(wanted, timeout=60).read()
+
+
 @dataclass(slots=True)
 class Outcome:
     """What one run saw. Times in seconds."""
@@ -76,15 +84,29 @@ class Outcome:
 
 def drive(
     urls: Sequence[str], images: Sequence[bytes], body: dict[str, Any], *, in_flight: int, keep: bool = False,
-    timeout_s: float = 300.0,
+    keyed: bool = False, timeout_s: float = 300.0,
 ) -> Outcome:  # fmt: skip
-    """Send every image once, to the addresses in turn, and return when all are answered."""
-    return asyncio.run(_drive(urls, images, body, Outcome(in_flight), keep=keep, timeout_s=timeout_s))
+    """Send every image once, to the addresses in turn, and return when all are answered.
+
+    keyed: each with the cache key and the hash that our judge sends with it.
+    """
+    own = keys if keyed else _no_keys
+    return asyncio.run(_drive(urls, images, body, Outcome(in_flight), own, keep=keep, timeout_s=timeout_s))
+
+
+def keys(image: bytes) -> dict[str, Any]:
+    """As worker.judges.sglang_client has it."""
+    digest = hashlib.sha256(image).hexdigest()
+    return {"extra_key": digest, "mm_hashes": [digest[:16]]}
+
+
+def _no_keys(_: bytes) -> dict[str, Any]:
+    return {}
 
 
 async def _drive(
-    urls: Sequence[str], images: Sequence[bytes], body: dict[str, Any], outcome: Outcome, *, keep: bool,
-    timeout_s: float,
+    urls: Sequence[str], images: Sequence[bytes], body: dict[str, Any], outcome: Outcome,
+    own: Callable[[bytes], dict[str, Any]], *, keep: bool, timeout_s: float,
 ) -> Outcome:  # fmt: skip
     import aiohttp  # type: ignore[import-not-found, unused-ignore]  # SGLang brings it
 
@@ -96,7 +118,8 @@ async def _drive(
         async def one_after_another() -> None:
             for index, image in todo:
                 url = urls[index % len(urls)]
-                await _ask(session, url, {**body, "image_data": data_uri(image)}, index, outcome, keep)
+                whole = {**body, **own(image), "image_data": data_uri(image)}
+                await _ask(session, url, whole, index, outcome, keep)
 
         await asyncio.gather(*(one_after_another() for _ in range(outcome.in_flight)))
     outcome.wall_s = time.perf_counter() - start

@@ -24,7 +24,7 @@ def draw(results: Sequence[dict[str, Any]], out: Path) -> None:
     _by_in_flight(left, [run for run in runs if run["size"] == "640x480"])
     _by_size(right, runs)
     machine = results[0]["machine"]
-    version, day = machine["versions"]["sglang"], machine["date"][:10]
+    version, day = machine["packages"]["sglang"], machine["date"][:10]
     figure.suptitle(f"{machine['gpu'].split(',')[0]}, SGLang {version}, {day}, 100 output tokens")
     figure.tight_layout()
     figure.savefig(out, dpi=100)

@@ -16,7 +16,15 @@ OURS_EXACT = SetUp(
     "ours, stock tower and layers", flags(), {**ENVIRONMENT, **_PLAIN, "VETLINE_PLUGIN_FUSED_TOWER": "0"}
 )
 OURS_TOWER = SetUp("ours, stock layers", flags(), {**ENVIRONMENT, **_PLAIN})
-OURS_TWICE = SetUp("ours, two servers under MPS", flags(running=128), dict(ENVIRONMENT), copies=2, mps=True)
+OURS_TWICE = SetUp(
+    "ours, two servers under MPS",
+    flags(running=128),
+    dict(ENVIRONMENT),
+    copies=2,
+    mps=True,
+    after_start=AFTER_START,
+)
+OURS_WIDE = SetUp("ours, 512 running", flags(running=512), dict(ENVIRONMENT), after_start=AFTER_START)
 MIXED = SetUp(
     "ours, mixed chunks",
     (*flags(), "--chunked-prefill-size", "8192", "--enable-mixed-chunk"),
@@ -33,4 +41,5 @@ ALL = {
     "mixed": MIXED,
     "no-cache": NO_CACHE,
     "twice": OURS_TWICE,
+    "wide": OURS_WIDE,
 }

@@ -16,6 +16,7 @@ from bench.gpu import load
 from bench.gpu.ceiling import H100_DENSE_TFLOPS, cost
 from bench.gpu.checkpoint import FULL, IMAGE_TOKEN, TINY, VOCABULARY, Size
 from bench.gpu.pictures import jpegs
+from bench.machine import describe_machine
 
 PINPOINTS = [[384 * i, 384 * j] for i in range(1, 7) for j in range(1, 7)]
 
@@ -36,7 +37,8 @@ def main() -> None:
         found.append(measured(model, processor, batch, args.tokens))
         print(found[-1], flush=True)
         if args.out:
-            args.out.write_text(json.dumps(found, indent=1))
+            machine = describe_machine(("torch", "transformers", "pillow"))
+            args.out.write_text(json.dumps({"machine": machine, "runs": found}, indent=1) + "\n")
 
 
 def loaded(tokenizer: Path, size: Size) -> tuple[Any, Any]:

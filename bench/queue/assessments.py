@@ -13,7 +13,6 @@ import psutil
 import redis
 from PIL import Image
 from sqlalchemy import text
-from sqlmodel import SQLModel
 
 from bench.queue import peers
 from bench.queue.ground import POLICY, CpuWatch, Ground, wait_until
@@ -65,7 +64,7 @@ def _ours(ground: Ground, plan: Plan, uris: list[str], *options: str) -> dict[st
 
 
 def _peer(ground: Ground, plan: Plan, task: str) -> dict[str, Any]:
-    SQLModel.metadata.create_all(ground.engine, tables=[peers.PeerVerdict.__table__])  # type: ignore[attr-defined]
+    peers.Apart.metadata.create_all(ground.engine)
     with redis.Redis.from_url(ground.redis_url) as client, peers.make_app(ground.redis_url) as app:
         client.delete(peers.QUEUE)
         app.signature(f"peer.{task}", kwargs={"uri": "s3://bucket/1.jpg", "policy": POLICY}).apply_async()

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from celery import Celery
 from sqlalchemy import Engine
+from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, create_engine
 
 from moderation.ledger.engine import ledger_url
@@ -18,7 +19,11 @@ from moderation.settings import ServiceSettings
 QUEUE = "celery"
 
 
-class PeerVerdict(SQLModel, table=True):
+class Apart(SQLModel, registry=registry()):
+    """Tables that are none of ours."""
+
+
+class PeerVerdict(Apart, table=True):
     """What a first version of such a service writes: one row a verdict, by the ORM."""
 
     __tablename__ = "peer_verdict"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, text
 
+from moderation.ledger import roles
 from moderation.ledger.engine import reaching_postgres
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ _VERSION = text("SELECT version_num FROM alembic_version")
 
 
 def upgrade(engine: Engine, revision: str = "head") -> str:
-    """Run what is missing in one transaction and name the revision reached. Safe to repeat and to race."""
+    """Run what is missing in one transaction, grant each role its own, and name the revision reached.
+
+    Safe to repeat and to race.
+    """
     from alembic import command
 
     config = _config()
@@ -37,7 +41,10 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ONE_AT_A_TIME})
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
-        return connection.execute(_VERSION).scalar() or EMPTY
+        reached = connection.execute(_VERSION).scalar() or EMPTY
+        if reached == head():
+            roles.grant(connection)
+        return reached
 
 
 def head() -> str:

@@ -30,6 +30,8 @@ def flower_answers(url: str, password: str | None) -> int:
     except HTTPError as refused:
         with refused:
             return refused.code
+    except OSError:  # it does not listen yet
+        return 0
 
 
 def worker_pid(home: Path) -> int | None:

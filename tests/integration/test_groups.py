@@ -24,6 +24,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
 from worker.desk import Assess, Desk
 from worker.gate import Gate
+from worker.readiness import Readiness
 from worker.recorder import Recorder
 from worker.tempo import Tempo
 
@@ -112,7 +113,13 @@ def test_one_that_cannot_be_written_does_not_take_its_group_along(ledger: Engine
 
 def desk(engine: Engine, assess: Assess, put_back: Callable[[Sequence[UUID]], None] = lambda _: None) -> Desk:
     return Desk(
-        engine, worker="w1", lease=LeaseSettings(), gate=Gate(), assess=assess, put_back=put_back, bundle=16
+        engine,
+        worker="w1",
+        lease=LeaseSettings(),
+        gate=Gate(board=Readiness()),
+        assess=assess,
+        put_back=put_back,
+        bundle=16,
     )
 
 
@@ -172,7 +179,7 @@ def test_a_verdict_that_the_ledger_cannot_take_is_a_failure_with_a_name(ledger: 
     broken = broken.model_copy(update={"image": broken.image.model_copy(update={"width": 2**40})})
     id_ = submitted(ledger)
     at = desk(ledger, lambda *_: broken)
-    assert at.work(id_) == "internal_error"
+    assert at.work(id_) == "later:internal_error"
     assert [a["outcome"] for a in attempts(ledger, id_)] == ["retried"]
     at.stop()
 

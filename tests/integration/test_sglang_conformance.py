@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from tests.support.sglang_cpu import CpuServer
 from worker.images.picture import View
 from worker.judges import grammar
 from worker.judges.deadline import Deadline
+from worker.judges.generation import Generation
+from worker.judges.prompt_tokens import PromptTokens
 from worker.judges.prompts import Mode, render
 from worker.judges.server_identity import identify
 from worker.judges.settings import SglangSettings
@@ -146,6 +149,29 @@ def test_the_image_stands_where_its_token_stood(client: SglangClient) -> None:
     found = client.generate(request(text), deadline=soon())
     assert found.prompt_tokens == 1128 + 1485  # a 336x336 image under anyres_max_9 in a 1x1 grid
     assert found.completion_tokens == 1
+
+
+def _flat(generation: Generation) -> list[float]:
+    return [entry[0] for position in generation.logprobs for entry in position]
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("opening", ["", grammar.OPENING])
+def test_a_prompt_as_ids_is_read_as_the_same_prompt_as_text(
+    client: SglangClient, mode: Mode, opening: str
+) -> None:
+    """The same tokens out with the same logprobs in one cache: the second finds the first's whole prompt there."""
+    text = render(mode, DEFAULT.prompt) + opening
+    asked = replace(request(text, max_new_tokens=8), logprob_ids=(25663, 78770))
+    ids = PromptTokens(client).of(text, deadline=soon())
+    assert ids is not None
+    as_text = client.generate(asked, deadline=soon())
+    as_ids = client.generate(replace(asked, text_ids=ids), deadline=soon())
+    assert (as_ids.output_ids, as_ids.text) == (as_text.output_ids, as_text.text)
+    both = zip(_flat(as_ids), _flat(as_text), strict=True)
+    assert all(abs(a - b) < 5e-3 for a, b in both)  # what is in the cache makes another batch shape
+    assert as_ids.prompt_tokens == as_text.prompt_tokens
+    assert as_ids.cached_tokens == (as_text.prompt_tokens or 0) - 1
 
 
 def test_every_image_ends_as_a_verdict_or_malformed_and_every_ask_is_kept(make: MakeJudge) -> None:

@@ -460,7 +460,7 @@ def test_queue_that_stays_full_gives_the_item_back_uncharged(server: ScriptedSer
     assert "queue is full" in str(error)
     server.script()
     ask(judge)
-    assert "/tokenize" not in server.calls  # it is still the same server
+    assert "/server_info" not in server.calls  # it is still the same server
 
 
 def test_closing_the_judge_ends_the_wait_for_a_full_queue(server: ScriptedServer, make: MakeJudge) -> None:
@@ -672,14 +672,14 @@ def test_identity_is_asked_once_for_each_start_of_the_server(server: ScriptedSer
     for _ in range(3):
         judge.check()
         ask(judge)
-    assert server.calls.count("/tokenize") == 0
+    assert server.calls.count("/server_info") == 0
     server.stop_listening()
     server.script(version="0.5.16", model_path="/models/other")
     failing(judge, RuntimeUnavailable)
     server.listen()
     judgement = ask(judge)
     assert (judgement.runtime_version, judgement.model) == ("0.5.16", "/models/other")
-    assert server.calls.count("/tokenize") == 1
+    assert server.calls.count("/server_info") == 1
 
 
 def test_judgement_says_what_explains_it(server: ScriptedServer, make: MakeJudge) -> None:

@@ -220,7 +220,7 @@ def test_one_that_cannot_be_judged_fails_alone(
         [{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}]
     )
     tickets = together(ledger, client, picture)
-    assert station().work(tickets[0].id) == "safe malformed_answer safe"
+    assert station().work(tickets[0].id) == "safe failed:malformed_answer safe"
     assert states(ledger, tickets) == ["done", "failed", "done"]
     assert [len(attempts(ledger, ticket.id)) for ticket in tickets] == [1, 1, 1]
 
@@ -241,8 +241,8 @@ def test_what_cannot_be_fetched_ends_each(
     (tmp_path / "notes.png").write_text("no pixels")
     notes = together(ledger, client, (tmp_path / "notes.png").as_uri())
     worker = station()
-    assert worker.work(gone[0].id) == "not_found not_found not_found"
-    assert worker.work(notes[0].id) == "unsupported_type unsupported_type unsupported_type"
+    assert worker.work(gone[0].id) == " ".join(["failed:not_found"] * 3)
+    assert worker.work(notes[0].id) == " ".join(["failed:unsupported_type"] * 3)
     assert states(ledger, gone + notes) == ["failed"] * 6
     assert not judged(server)
 
@@ -252,7 +252,7 @@ def test_what_cannot_be_fetched_for_now_comes_back_together(
 ) -> None:
     monkeypatch.setenv("VETLINE_FETCH_ALLOW_HOSTS", "127.0.0.1")
     tickets = together(ledger, client, "http://127.0.0.1:9/a.jpg")
-    assert station().work(tickets[0].id) == "host_unavailable host_unavailable host_unavailable"
+    assert station().work(tickets[0].id) == " ".join(["later:host_unavailable"] * 3)
     due = [row(ledger, ticket.id)["not_before"] for ticket in tickets]
     assert (max(due) - min(due)).total_seconds() < 0.2
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 1, 1]
@@ -264,7 +264,7 @@ def test_a_runtime_that_is_away_gives_each_back_uncharged(
     tickets = together(ledger, client, picture)
     worker = station()
     server.stop_listening()
-    assert worker.work(tickets[0].id) == " ".join(["runtime_unavailable"] * 3)
+    assert worker.work(tickets[0].id) == " ".join(["back:runtime_unavailable"] * 3)
     assert [outcomes(ledger, ticket) for ticket in tickets] == [[("given_back", "runtime_unavailable")]] * 3
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [0, 0, 0]
     assert not worker.gate.is_open
@@ -285,7 +285,7 @@ def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
         server.script()
         server.stop_listening()
         server.listen()
-        assert working.result(timeout=30) == "safe runtime_unavailable lease_lost"
+        assert working.result(timeout=30) == "safe back:runtime_unavailable lease_lost"
     assert states(ledger, tickets) == ["done", "queued", "queued"]
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 0, 0]
     assert len(worker.desk.hand) == 0

@@ -33,11 +33,11 @@ class Recorded:
     nth: int
     ask: int
     rid: str
-    text: str
+    text: str  # also where it came as token ids: what /tokenize was asked with
     image: str | None  # sha256 of the image's bytes
     image_bytes: int
     image_prefix: str  # the first characters of image_data, such as "data:image/jpeg;base64,"
-    body: dict[str, Any]  # the whole request but text and image_data
+    body: dict[str, Any]  # the whole request but text and image_data; input_ids among it
     connection: int
     at_s: float = field(default_factory=time.monotonic)
     did: str = ""  # the kind that answered it
@@ -81,6 +81,7 @@ class ScriptedRuntime:
         self.aborts: list[str] = []
         self._asks: Counter[tuple[str | None, str]] = Counter()
         self._cached: set[tuple[str, str]] = set()
+        self._texts: dict[tuple[int, ...], str] = {}  # by the ids that /tokenize gave for them
 
     def play(self, script: Script) -> None:
         self.player = Player(script)
@@ -123,14 +124,25 @@ class ScriptedRuntime:
         if path == "/v1/loads":
             return _json(self._loads())
         if path in ("/tokenize", "/v1/tokenize"):
-            ids = list(tokenise(json.loads(request.body)["prompt"], script.image_token_id))
-            return _json({"tokens": ids, "count": len(ids), "max_model_len": 16384})
+            return self._tokenised(json.loads(request.body)["prompt"])
         if path == "/abort_request":
             return self._abort(json.loads(request.body))
         if path == "/flush_cache":
             self._cached.clear()
             return HttpAnswer(200, b"Cache flushed.\n", "text/plain")
         return _json({"detail": "Not Found"}, 404)
+
+    def _tokenised(self, text: str) -> HttpAnswer:
+        script = self.player.script
+        if script.tokenize != 200:
+            return HttpAnswer(script.tokenize, b"Internal Server Error", "text/plain")
+        ids = tokenise(text, script.image_token_id)
+        self._texts[ids] = text
+        return _json({"tokens": list(ids), "count": len(ids), "max_model_len": 16384})
+
+    def _text_of(self, body: dict[str, Any]) -> str:
+        """Of ids that /tokenize never gave nobody knows the text."""
+        return str(body.get("text") or self._texts.get(tuple(body.get("input_ids") or ()), ""))
 
     def _model_info(self) -> dict[str, Any]:
         path = self.player.script.model_path
@@ -228,7 +240,7 @@ class ScriptedRuntime:
     def _record(self, body: dict[str, Any], connection: int) -> tuple[Recorded, ErrorBody | None]:
         rid = str(body.get("rid") or f"{len(self.requests) + 1:032x}")
         data, prefix, fault = _image_of(body.get("image_data"))
-        key = (_image_sha256(data), str(body.get("text") or ""))
+        key = (_image_sha256(data), self._text_of(body))
         self._asks[key] += 1
         record = Recorded(
             nth=len(self.requests) + 1,

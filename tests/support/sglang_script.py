@@ -94,6 +94,7 @@ class Script(BaseModel):
     image_tokens: int = 2929  # of one 640x480 image under anyres_max_9
     original_logprobs: bool = True  # False: logprobs are those after temperature, SGLang's own default
     health: int = 200
+    tokenize: int = 200  # HTTP status of /tokenize
     capacity: int | None = Field(default=None, ge=1)  # requests running at once; the rest wait
     max_queued: int | None = Field(default=None, ge=0)  # requests waiting before "queue full"
     keep_alive_s: float = Field(default=5.0, gt=0)  # uvicorn's, as SGLang sets it

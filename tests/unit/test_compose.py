@@ -17,7 +17,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = {name: service for name, service in SERVICES.items() if service.get("restart") != "no"}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD")
+SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD", "GRAFANA_PASSWORD")
 
 
 def each(services: dict[str, dict[str, Any]]) -> pytest.MarkDecorator:
@@ -71,7 +71,7 @@ def test_nothing_is_reachable_from_outside(service: dict[str, Any]) -> None:
 @each(SERVICES)
 def test_images_are_pinned(service: dict[str, Any]) -> None:
     if "build" not in service:
-        assert re.fullmatch(r"[a-z/]+:\d+\.\d+(\.\d+)?-[a-z]+", service["image"])
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+(\.\d+)?(-[a-z]+)?", service["image"])
 
 
 @each(OURS)
@@ -102,7 +102,7 @@ def test_our_containers_hold_no_more_rights_than_they_need(service: dict[str, An
 
 
 def test_workers_start_after_the_tables_are_there() -> None:
-    for name in ("worker-cpu", "worker-gpu", "flower"):
+    for name in ("worker-cpu", "worker-gpu", "flower", "metrics"):
         waits = SERVICES[name]["depends_on"]
         assert waits["migrate"]["condition"] == "service_completed_successfully"
         assert waits["redis"]["condition"] == "service_healthy"
@@ -180,3 +180,21 @@ def test_the_shell_in_the_command_of_redis_parses() -> None:
     subprocess.run(
         ["sh", "-n", "-c", script.replace("$$", "$")], check=True, env={"PATH": os.environ["PATH"]}
     )
+
+
+def test_what_prometheus_scrapes_is_served_there() -> None:
+    config = yaml.safe_load((ROOT / "infra/prometheus/prometheus.yml").read_text())
+    ledger, workers = config["scrape_configs"]
+    (target,) = ledger["static_configs"][0]["targets"]
+    service, port = target.split(":")
+    assert port in SERVICES[service]["command"]
+    (found,) = workers["dns_sd_configs"]
+    assert set(found["names"]) == {"worker-gpu", "worker-cpu"} <= set(SERVICES)
+
+
+@each({name: SERVICES[name] for name in ("prometheus", "grafana")})
+def test_what_monitoring_is_provisioned_from_is_there(service: dict[str, Any]) -> None:
+    mounted = [volume.split(":")[0] for volume in service["volumes"] if volume.startswith("./")]
+    assert mounted
+    for source in mounted:
+        assert any((ROOT / source).rglob("*.*"))

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
+HEAVY = {"flower", "torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
 EXTRAS = {"fastapi", "uvicorn", "starlette", "pyarrow"}
 
 

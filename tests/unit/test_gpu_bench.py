@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench.gpu import exactness, plan
+from bench.gpu import exactness, line, plan
 from bench.gpu.ceiling import H100_DENSE_TFLOPS, cost
 from bench.gpu.load import Outcome
 from bench.gpu.pictures import jpeg, jpegs
@@ -61,3 +61,26 @@ def test_a_run_can_be_named_on_the_command_line() -> None:
 def test_percentiles_are_of_answers_that_came() -> None:
     seen = Outcome(in_flight=1, wall_s=10.0, latencies_s=[float(i) for i in range(100, 0, -1)])
     assert (seen.rate, seen.percentile(0.5), seen.percentile(0.95)) == (10.0, 51.0, 96.0)
+
+
+def round_of(word: str, rate: float) -> dict[str, Any]:
+    each = line.Round.parse(word)
+    return {"kind": each.kind, "p_unsafe": each.p_unsafe, "profiled": each.profiled, "images_per_s": rate}
+
+
+def test_the_queues_share_is_of_rounds_with_the_same_questions_and_no_profiler() -> None:
+    rounds = [
+        ("bare", 50.0),
+        ("line", 49.0),
+        ("bare", 50.0),
+        ("bare+p", 40.0),
+        ("line+p", 30.0),
+        ("line+profile", 9.0),
+    ]
+    found = line.shares([round_of(word, rate) for word, rate in rounds])
+    assert found == {"P(unsafe) off": pytest.approx(0.02), "P(unsafe) generation": pytest.approx(0.25)}
+
+
+def test_a_round_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="is no round"):
+        line.Round.parse("bare+profile")

@@ -14,6 +14,7 @@ from worker.judges.deadline import Deadline
 from worker.judges.generation import Generation, check
 from worker.judges.ladder import Step
 from worker.judges.probability import SAFE_ID, UNSAFE_ID, p_unsafe, rating_position
+from worker.judges.prompt_tokens import PromptTokens
 from worker.judges.prompts import END_TOKEN_ID
 from worker.judges.sampling import PROFILES, new_seed
 from worker.judges.sglang_client import EncodedImage, Request, SglangClient
@@ -82,6 +83,7 @@ class Inquiry:
     salvage: bool = True
     logprobs: bool = True
     scaled_logprobs: bool = True
+    tokens: PromptTokens | None = None  # None: prompts go as text
     asks: list[Ask] = field(default_factory=list)
 
     def climb(self, form: Form, steps: Sequence[Step]) -> Reached:
@@ -133,7 +135,9 @@ class Inquiry:
     def _generate(self, rung: Rung, opening: str, sampling: dict[str, Any], *, logprobs: bool) -> Generation:
         """Ask once and note it, whatever comes of it."""
         wanted = (SAFE_ID, UNSAFE_ID) if logprobs else ()
-        request = Request(self.prompt + opening, sampling, self.image, wanted)
+        text = self.prompt + opening
+        ids = self.tokens.of(text, deadline=self.deadline) if self.tokens is not None else None
+        request = Request(text, sampling, self.image, wanted, ids)
         try:
             generation = self.client.generate(request, deadline=self.deadline)
         except VetlineError as error:

@@ -36,6 +36,7 @@ class SglangSettings(BaseSettings):
     url: str = "http://127.0.0.1:30000"
     api_key: SecretStr | None = None
     mode: Mode = Mode.TRAIN
+    prompt_as: Literal["ids", "text"] = "ids"  # as text SGLang tokenises it again for every image
     profile: ProfileName = "card"
     max_new_tokens: int | None = Field(default=None, gt=0)  # in place of the profile's own
     ladder: Annotated[str, AfterValidator(_is_ladder)] = DEFAULT_LADDER

@@ -22,6 +22,7 @@ from worker.judges.calibration import Calibration, read_calibrations
 from worker.judges.deadline import Deadline
 from worker.judges.inquiry import Inquiry, Reached, brief_form, full_form, rest_form
 from worker.judges.ladder import Ladder, Step
+from worker.judges.prompt_tokens import PromptTokens
 from worker.judges.sampling import PROFILES, Profile
 from worker.judges.server_identity import ServerIdentity, identify
 from worker.judges.settings import SglangSettings, settings_from_environment
@@ -48,6 +49,7 @@ class SglangJudge:
             connect_timeout_s=self.settings.connect_timeout_s,
             api_key=key.get_secret_value() if key else None,
         )
+        self._tokens = PromptTokens(self._client) if self.settings.prompt_as == "ids" else None
         self._ladder = Ladder.parse(self.settings.ladder)
         path = self.settings.calibration
         self._calibrations = read_calibrations(path) if path else ()
@@ -90,6 +92,7 @@ class SglangJudge:
             salvage=self._ladder.salvage,
             logprobs=self.settings.p_unsafe == "generation" or self._asks_brief_with_logprobs,
             scaled_logprobs=identity.scaled_logprobs,
+            tokens=self._tokens,
         )
         try:
             reached = self._reach(inquiry)

@@ -57,24 +57,33 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing to ask. logprob_ids: tokens whose logprobs are wanted at each output position."""
+    """One thing to ask. logprob_ids: tokens whose logprobs are wanted at each output position.
+
+    text_ids: the text as a JSON list of its token ids, to be sent in its place; see prompt_tokens.
+    """
 
     text: str
     sampling: dict[str, Any]
     image: EncodedImage | None = None
     logprob_ids: tuple[int, ...] = ()
+    text_ids: bytes | None = None
 
     def body(self, rid: str) -> bytes:
-        fields: dict[str, Any] = {"rid": rid, "text": self.text, "sampling_params": self.sampling}
+        fields: dict[str, Any] = {"rid": rid, "sampling_params": self.sampling}
+        if self.text_ids is None:
+            fields["text"] = self.text
         if self.logprob_ids:
             # logprob_start_len stays at its default: any other asks for logprobs of the whole prompt.
             fields |= {"return_logprob": True, "token_ids_logprob": list(self.logprob_ids)}
-        if self.image is None:
-            return json.dumps(fields).encode()
-        fields |= {"extra_key": self.image.sha256, "mm_hashes": [self.image.sha256[:16]]}
         # Put together by hand: json.dumps would scan megabytes of base64 for quotes while holding the GIL.
-        head = b'{"image_data":"data:' + self.image.media_type.encode() + b";base64,"
-        return head + self.image.base64 + b'",' + json.dumps(fields).encode()[1:]
+        parts = [b"{"]
+        if self.text_ids is not None:
+            parts += [b'"input_ids":', self.text_ids, b","]
+        if self.image is not None:
+            fields |= {"extra_key": self.image.sha256, "mm_hashes": [self.image.sha256[:16]]}
+            media_type = self.image.media_type.encode()
+            parts += [b'"image_data":"data:', media_type, b";base64,", self.image.base64, b'",']
+        return b"".join((*parts, json.dumps(fields).encode()[1:]))
 
 
 @dataclass(frozen=True, slots=True)

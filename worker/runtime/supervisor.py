@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from moderation import metrics
 from moderation.errors import Misuse, RuntimeUnavailable, VetlineError
 from worker.judges.settings import SglangSettings
 from worker.readiness import Readiness
@@ -17,6 +18,8 @@ from worker.runtime.start import Starter, Stopped
 from worker.runtime.watch import Watch
 
 log = structlog.get_logger()
+
+_STATES = ("starting", "ready", "replacing", "down")  # as metrics show them
 
 _LOOK_S = 0.1
 _BOARD = "runtime"  # our name there
@@ -90,10 +93,12 @@ class Supervisor:
     def _one_life(self) -> None:
         """From a start to an end. Returns after a planned end; raises what ended it otherwise."""
         self._failed_starts += 1
+        self._is("starting")
         serving = self._starter.start()
         self._failed_starts = 0
         self._serving = serving
         self._board.clear(_BOARD)
+        self._is("ready")
         watch = Watch(serving, self.settings)
         try:
             reason = self._follow(serving, watch)
@@ -115,9 +120,12 @@ class Supervisor:
 
     def _recycle(self, serving: Serving, reason: str) -> None:
         serving.closing = reason
+        self._is("replacing")
         log.info("runtime_stopping", reason=reason, images=serving.images)
         self._tell(f"the runtime is replaced: {reason}")
         self._on_down(RuntimeUnavailable(f"the runtime is being replaced: {reason}"))
+        if not self._stopped.is_set():
+            metrics.RUNTIME_RESTARTS.labels("planned").inc()
         if not self._stopped.is_set() and not self.admission.wait_until_empty(self.settings.drain_s):
             log.warning("runtime_drain_timed_out", left=self.admission.visitors)
         serving.end(within_s=self.settings.stop_s)
@@ -127,6 +135,7 @@ class Supervisor:
     def _lose(self, serving: Serving) -> None:
         """Everything in hand is told at once, and nothing of the server is left."""
         self._tell("the runtime went down")
+        self._is("down")
         serving.fault = serving.fault or "it ended"
         self._on_down(RuntimeUnavailable("the runtime went down"))
         serving.end()
@@ -139,6 +148,8 @@ class Supervisor:
             )
             return False
         self._failures += 1
+        self._is("down")
+        metrics.RUNTIME_RESTARTS.labels("failed").inc()
         delay_s = min(self.settings.restart_cap_s, self.settings.restart_delay_s * 2 ** (self._failures - 1))
         delay_s *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads the workers of a host, guards nothing
         log.error("runtime_failed", error=str(error), failures=self._failures, again_in_s=round(delay_s, 1))
@@ -149,6 +160,9 @@ class Supervisor:
         log.critical("runtime_hopeless", code=error.code, error=str(error))
         self._tell(str(error))
         self._on_hopeless(error)
+
+    def _is(self, state: str) -> None:
+        metrics.runtime_is(state, _STATES)
 
     def _tell(self, what: str) -> None:
         """Say what is waited for, on the board and in the log."""

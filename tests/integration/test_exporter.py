@@ -1,0 +1,179 @@
+"""`vetline metrics`: the ledger's numbers, true, cheap, and absent rather than old."""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+
+from moderation.doorbell import Doorbell
+from moderation.errors import NotFound
+from moderation.exporter import LedgerCollector
+from moderation.ledger import tally
+from moderation.ledger.ending import fail
+from moderation.ledger.engine import open_ledger
+from moderation.ledger.migrate import upgrade
+from moderation.ledger.numbers import Reading, audit
+from moderation.ledger.recording import record
+from moderation.ledger.sweep import expire
+from moderation.ledger.watch import Watch
+from moderation.metrics import DESCRIBED
+from moderation.services.postgres import LocalPostgres
+from tests.support.ledger import claimed, submitted, verdict
+from tests.support.waiting import wait_for
+
+Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def numbers(engine: Engine, redis_url: str) -> Sample:
+    watch = Watch(engine)
+    watch.read()
+    return shown(LedgerCollector(watch, Doorbell(redis_url)))
+
+
+def shown(collector: LedgerCollector) -> Sample:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
+def of(samples: Sample, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+@pytest.fixture
+def busy(ledger: Engine) -> Engine:
+    """One of each: due, rung, put off, running, overdue, done, failed."""
+    engine = ledger
+    submitted(engine, priority=0)
+    submitted(engine, rung=True, priority=2)
+    claimed(engine)
+    claimed(engine, worker="w2", lease_s=-5)
+    record(engine, claimed(engine), verdict(), worker="w1")
+    fail(engine, claimed(engine), NotFound("gone"), worker="w1", timings_ms={})
+    later = submitted(engine)
+    with engine.connect() as connection:
+        connection.execute(
+            text("UPDATE assessment SET ring_at = now() + interval '1 hour' WHERE id = :id"), {"id": later}
+        )
+        connection.execute(text("UPDATE assessment SET ring_at = now() - interval '90 s' WHERE priority = 0"))
+    return engine
+
+
+def test_what_stands_in_the_ledger_is_shown(busy: Engine, redis_url: str) -> None:
+    found = numbers(busy, redis_url)
+    states = {"queued": 3, "running": 2, "done": 1, "failed": 1, "cancelled": 0}
+    assert {s: of(found, "vetline_ledger_assessments", state=s) for s in states} == states
+    assert of(found, "vetline_ledger_queue_depth", priority="high", stage="due") == 1
+    assert of(found, "vetline_ledger_queue_depth", priority="low", stage="rung") == 1
+    assert of(found, "vetline_ledger_queue_depth", priority="normal", stage="later") == 1
+    assert 90 <= (of(found, "vetline_ledger_queue_age_seconds", priority="high") or 0) < 150
+    assert of(found, "vetline_ledger_queue_age_seconds", priority="normal") == 0
+    assert of(found, "vetline_ledger_leases_overdue") == 1
+    assert of(found, "vetline_ledger_workers") == 2
+    assert of(found, "vetline_ledger_failures", code="not_found") == 1
+    assert of(found, "vetline_redis_messages") == 0
+    assert of(found, "vetline_service_up", service="postgres") == 1
+
+
+def test_what_was_accepted_is_open_or_ended(busy: Engine, redis_url: str) -> None:
+    found = numbers(busy, redis_url)
+    assert of(found, "vetline_ledger_accepted") == 7
+    assert of(found, "vetline_ledger_open") == 5
+    assert of(found, "vetline_ledger_terminal") == 2
+    assert of(found, "vetline_ledger_unaccounted") == 0
+
+
+def test_a_row_that_is_done_without_a_verdict_is_unaccounted_for(busy: Engine, redis_url: str) -> None:
+    with busy.connect() as connection:
+        connection.execute(
+            text("UPDATE assessment SET state = 'done', error_code = NULL WHERE state = 'failed'")
+        )
+    assert of(numbers(busy, redis_url), "vetline_ledger_unaccounted") == 1
+    assert audit(busy)["terminal"] == 1
+
+
+def test_a_sweep_shows_its_age_and_what_it_freed(busy: Engine, redis_url: str) -> None:
+    assert of(numbers(busy, redis_url), "vetline_ledger_sweep_age_seconds") is None, "nobody swept"
+    expire(busy, worker="w1", max_crashes=10)
+    found = numbers(busy, redis_url)
+    assert 0 <= (of(found, "vetline_ledger_sweep_age_seconds") or 0) < 60
+    assert of(found, "vetline_ledger_leases_expired_total") == 1
+
+
+def test_every_metric_of_the_ledger_is_shown_and_no_other(busy: Engine, redis_url: str) -> None:
+    expire(busy, worker="w1", max_crashes=10)
+    found = {name for name, _ in numbers(busy, redis_url)}
+    assert found == {metric.name for metric in DESCRIBED if metric.where == "ledger"}
+
+
+def test_an_answer_serves_for_its_pause(busy: Engine, redis_url: str) -> None:
+    watch = Watch(busy)
+    collector = LedgerCollector(watch, Doorbell(redis_url))
+    watch.read()
+    submitted(busy)
+    watch.read()
+    assert of(shown(collector), "vetline_ledger_assessments", state="queued") == 3
+
+
+def test_numbers_that_cannot_be_read_are_not_shown(own_postgres: LocalPostgres, redis_url: str) -> None:
+    engine = open_ledger(own_postgres.url)
+    upgrade(engine)
+    watch = Watch(engine)
+    counts = (Reading("counts", tally.counts, 0),)
+    watch.read(counts)
+    collector = LedgerCollector(watch, Doorbell(redis_url))
+    assert of(shown(collector), "vetline_service_up", service="postgres") == 1
+    own_postgres.stop()
+
+    def is_noticed() -> bool:
+        watch.read(counts)
+        return of(shown(collector), "vetline_service_up", service="postgres") == 0
+
+    wait_for(is_noticed, timeout_s=30, what="Postgres to be missed")
+    assert of(shown(collector), "vetline_ledger_assessments", state="queued") is None
+    engine.dispose()
+
+
+@contextmanager
+def exporter(*options: str) -> Iterator[str]:
+    """The URL of a running `vetline metrics`."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "moderation.cli", "metrics", "--port", "0", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            said = next(line for line in process.stderr if "metrics: " in line)
+            found = re.search(r"http://\S+", said)
+            assert found
+            yield found[0]
+        finally:
+            process.terminate()
+
+
+def test_prometheus_reads_it_over_loopback(services_env: dict[str, str], busy: Engine) -> None:
+    families: dict[str, Metric] = {}
+
+    def is_complete() -> bool:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            families.update({f.name: f for f in text_string_to_metric_families(answer.read().decode())})
+        return "vetline_ledger_accepted" in families
+
+    with exporter() as url:
+        assert url.startswith("http://127.0.0.1:")
+        wait_for(is_complete, timeout_s=30, what="the first audit")
+    (accepted,) = families["vetline_ledger_accepted"].samples
+    assert accepted.value == 7

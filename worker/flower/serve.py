@@ -1,0 +1,82 @@
+"""Runs Flower on our terms: loopback, read-only, remembering, and showing images rather than ids."""
+
+import atexit
+import ipaddress
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from celery import Celery
+from flower.app import Flower
+from flower.command import apply_env_options, extract_settings, setup_logging, sigterm_handler
+from flower.options import options
+from flower.urls import settings
+from sqlalchemy import Engine
+from tornado.web import url
+
+from moderation.errors import BadSetting
+from worker.flower.shown import COLUMNS, format_task
+from worker.flower.story import Story, Templates
+
+_MAX_TASKS = 10_000  # 5 KB each were measured; Flower's own default would take half a gigabyte
+_SAVE_EVERY_MS = 60_000
+_FORGET_WORKERS_S = 600  # a worker's name holds its pid, so each start is another
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where Flower listens, what it remembers in, and whether it may stop workers and revoke tasks."""
+
+    address: str
+    port: int
+    state: Path | None  # None: it forgets when it ends
+    control: bool = False
+
+
+def serve(app: Celery, engine: Engine, place: Place) -> None:
+    """Until SIGTERM. FLOWER_* settings hold, above ours. Raises BadSetting where anybody could reach or command it."""
+    _set(place)
+    apply_env_options()
+    _check()
+    extract_settings()
+    setup_logging()
+    settings["template_loader"] = Templates(settings["template_path"])
+    server = Flower(capp=app, options=options, **settings)
+    prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
+    server.add_handlers(".*", [url(rf"{prefix}/explain/(.+)", Story, {"engine": engine}, name="explain")])
+    atexit.register(server.stop)  # which saves what it remembers
+    signal.signal(signal.SIGTERM, sigterm_handler)
+    server.start_http_server()
+    server.start()
+
+
+def _set(place: Place) -> None:
+    options.address, options.port = place.address, place.port
+    options.read_only = not place.control
+    options.persistent = place.state is not None
+    if place.state is not None:
+        place.state.parent.mkdir(parents=True, exist_ok=True)
+        options.db = str(place.state)
+        options.state_save_interval = _SAVE_EVERY_MS
+    options.max_tasks = _MAX_TASKS
+    options.purge_offline_workers = _FORGET_WORKERS_S
+    options.format_task = format_task
+    options.tasks_columns = COLUMNS
+
+
+def _check() -> None:
+    has_password = bool(options.basic_auth or options.auth)
+    if not has_password and not _is_loopback(options.address):
+        raise BadSetting(
+            f"Flower on {options.address or 'every address'} would show images to anybody: "
+            "set FLOWER_BASIC_AUTH=user:password, or keep it on 127.0.0.1"
+        )
+    if not has_password and not options.read_only:
+        raise BadSetting("whoever may stop workers must log in: set FLOWER_BASIC_AUTH=user:password")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
