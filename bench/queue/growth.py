@@ -53,7 +53,9 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
     for size in sorted(plan.rows):
         _fill(ground.engine, pinned[POLICY], rows, size)
         rows = size
-        found[str(size)] = _timed_all(ground.engine, pinned, plan.times)
+        # No more often than there are waiting rows for: half of them.
+        times = min(plan.times, size // 2 // (_GROUP + 1))
+        found[str(size)] = _timed_all(ground.engine, pinned, times)
     assert _exact(ground.engine) == tally.counts(ground.engine), "the tally is exact"
     return found
 
