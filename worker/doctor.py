@@ -20,8 +20,8 @@ from redis.retry import Retry
 from moderation.cli.output import print_json
 from moderation.doorbell import Doorbell
 from moderation.errors import VetlineError
-from moderation.ledger import migrate, reading
-from moderation.ledger.engine import open_ledger
+from moderation.ledger import migrate, reading, roles
+from moderation.ledger.engine import open_ledger, skew_s
 from moderation.services.announcement import announced
 from moderation.services.desk import Services, resolve
 from moderation.settings import ServiceSettings
@@ -36,6 +36,7 @@ from worker.settings import WorkerSettings
 _OLDEST_PILLOW = (13, 0)  # two critical decoder faults before it
 _OLDEST_REDIS = (6, 2)  # what kombu 5.7 needs
 _SWEPT_LATELY_S = 60.0  # workers sweep every second
+_SKEW_S = 60.0  # S3 refuses signatures at 15 minutes, many webhook receivers at 5
 _FREE_BYTES = 1_000_000_000  # for the embedded ledger: some million verdicts
 _OPEN_FILES = 1024  # 128 threads hold a fetch and a runtime connection each, and as much again is spare
 
@@ -139,8 +140,30 @@ def _postgres(services: Services, *, worker_needed: bool) -> Iterator[Check]:
             return
         yield Check("tables", State.OK, f"at {found}")
         yield _workers(reading.last_sweep(engine), needed=worker_needed)
+        if not worker_needed:
+            yield _clock(skew_s(engine))
+            yield _roles(roles.standing(engine))
     finally:
         engine.dispose()
+
+
+def _clock(ahead_s: float) -> Check:
+    """Leases are Postgres' own times; signatures of s3: and webhooks, and the logs, are by this machine's."""
+    says = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} Postgres"
+    if abs(ahead_s) > _SKEW_S:
+        return Check(
+            "clock", State.PROBLEM, says, "run NTP on both machines: signed requests will be refused"
+        )
+    return Check("clock", State.OK, says)
+
+
+def _roles(found: roles.Standing) -> Check:
+    if found.missing:
+        says = f"{', '.join(found.missing)} not there: every process connects with all rights"
+        return Check("roles", State.NOTE, says, roles.ADVICE.format(found.missing[0]))
+    if found.bare:
+        return Check("roles", State.NOTE, f"nothing granted to {', '.join(found.bare)}", "vetline db upgrade")
+    return Check("roles", State.OK, "each has its own rights")
 
 
 def _workers(swept: dict[str, Any] | None, *, needed: bool) -> Check:

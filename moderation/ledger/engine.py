@@ -1,5 +1,6 @@
 """The connection to Postgres, and the one seam where its errors become ours."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -99,3 +100,12 @@ def ping(engine: Engine) -> None:
     """Raises LedgerUnavailable unless Postgres answers."""
     with reaching_postgres(), engine.connect() as connection:
         connection.execute(text("SELECT 1"))
+
+
+def skew_s(engine: Engine) -> float:
+    """By how many seconds this machine's clock is ahead of Postgres'; exact to half the time of an answer."""
+    with reaching_postgres(), engine.connect() as connection:
+        connection.execute(text("SELECT 1"))  # what connecting takes is not part of it
+        before = time.time()
+        there = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())::float")).scalar_one()
+        return (before + time.time()) / 2 - float(there)
