@@ -239,7 +239,7 @@ def test_a_sweeper_that_dies_or_freezes_while_it_rings_is_replaced(
     wait_for(lambda: sweepers(system), what="the sweeper to stand in the middle of a ring")
     other = system.worker()
     sleeper.send(end)
-    judged_within(system, 5 if end is signal.SIGKILL else 15, accepted)
+    judged_within(system, 9 if end is signal.SIGKILL else 15, accepted)
     assert row(system.engine, accepted[0])["worker"] == "w2"
     assert other.process.poll() is None
 
