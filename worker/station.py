@@ -132,7 +132,7 @@ class Station:
             return self.desk.work(*ids)
 
     def close(self, *, exit_code: int = 0) -> None:
-        """Take nothing more, and make sure that this process is gone in time: what hangs is given back."""
+        """Take nothing more, and end this process when the drain is over, whatever hangs: it is given back."""
         if self._closing.is_set():
             return
         self._closing.set()

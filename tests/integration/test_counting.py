@@ -49,7 +49,7 @@ def station(
         running.start(leave=lambda _: None)
         assert running.gate.wait(30)
         yield running
-        running.close()
+        running.gate.stop()  # not close: that ends the process, in a while
         running.stop()
 
 

@@ -173,6 +173,7 @@ class HttpListener:
         self.on_change: Callable[[], None] = lambda: None  # called after a connection was lost
         self._open: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None  # bound, and not listened on
 
     def _accept(self) -> Connection:
         self.accepted += 1
@@ -197,8 +198,12 @@ class HttpListener:
     async def listen(self) -> None:
         if self._server is not None:
             return
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", self.port, backlog=1024)
+        if self._held is None:
+            self._held = _bound(self.port)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, sock=self._held, backlog=1024
+        )
+        self._held = None
         self.port = self._server.sockets[0].getsockname()[1]
 
     def fileno(self) -> int:
@@ -206,10 +211,22 @@ class HttpListener:
         assert self._server is not None, "it does not listen"
         return self._server.sockets[0].fileno()
 
-    async def stop(self) -> None:
+    async def stop(self, *, hold: bool = False) -> None:
+        """hold: keep the port, on which connections are refused, for the next `listen`: others would take it."""
         if self._server is not None:
             self._server.close()
             self._server = None
+            self._held = _bound(self.port) if hold else None
+        elif self._held is not None and not hold:
+            self._held.close()
+            self._held = None
         for connection in tuple(self._open):
             connection.abort()
         await asyncio.sleep(0)
+
+
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound

@@ -194,7 +194,7 @@ class ScriptedRuntime:
 
     async def _go_down(self, for_s: float) -> None:
         assert self.listener is not None
-        await self.listener.stop()
+        await self.listener.stop(hold=True)
         await asyncio.sleep(for_s)
         await self.listener.listen()
 

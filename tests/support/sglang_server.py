@@ -126,7 +126,7 @@ class ScriptedServer:
     def stop_listening(self) -> None:
         """Refuse connections and drop those that are open, as a dead server does."""
         assert self._listener is not None, "not started"
-        self._call(self._listener.stop())
+        self._call(self._listener.stop(hold=True))
 
     def listen(self) -> None:
         """Listen again on the same port."""
