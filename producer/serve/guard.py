@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +13,9 @@ from producer.serve.limits import Limits
 from producer.serve.problems import Problem
 from producer.serve.settings import ServeSettings
 from producer.serve.tokens import ANYBODY, Bearer, Role, Tokens
+
+_DISCARD_BYTES = 8_000_000  # what a client with a mistake sends; who sends more may miss why it was refused
+_DISCARD_S = 2.0
 
 _scheme = HTTPBearer(auto_error=False, description="A token that `vetline token` issued.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)]
@@ -46,6 +50,7 @@ class Guard:
         most = self._settings.max_body_bytes
         length = request.headers.get("content-length", "")
         if length.isdigit() and int(length) > most:
+            await _discard(request)
             raise _too_large(most)
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
@@ -77,9 +82,21 @@ async def _read(request: Request, most: int) -> bytes:
     async for part in request.stream():
         size += len(part)
         if size > most:
+            await _discard(request)
             raise _too_large(most)
         parts.append(part)
     return b"".join(parts)
+
+
+async def _discard(request: Request) -> None:
+    """Read on and forget, for a while: whoever still sends when the connection closes loses the answer with it."""
+    size = 0
+    with suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(_DISCARD_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > _DISCARD_BYTES:
+                    return
 
 
 def _too_large(most: int) -> Problem:
