@@ -93,8 +93,7 @@ def _ledger(services: Services) -> Iterator[Engine]:
 
 
 def _open(engine: Engine, batch: str | None = _BATCH) -> int:
-    counts = tally.counts(engine, batch=batch)
-    return counts.get("queued", 0) + counts.get("running", 0)
+    return tally.progress(engine, batch=batch).open
 
 
 def _check_nobody_elses(engine: Engine) -> None:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from moderation.assessment import State
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json
 from moderation.ledger import reading, tally
@@ -22,13 +21,10 @@ Policy = Annotated[str | None, typer.Option(help="Only this policy id.")]
 def status(batch: Batch = None, as_json: Json = False) -> None:
     """Counts by state, pace, time left, and what is paused."""
     with opened_ledger() as engine:
-        counts = tally.counts(engine, batch=batch)
-        pace = tally.pace(engine, batch=batch)
+        progress = tally.progress(engine, batch=batch)
         swept = reading.last_sweep(engine)
         paused = pauses(engine)
-    states = {state.value: counts.get(state.value, 0) for state in State}
-    still_open = states["queued"] + states["running"]
-    left_s = round(still_open / pace) if pace and still_open else None
+    states, pace, left_s = progress.states, progress.per_s, progress.left_s
     if as_json:
         told = {"batch": batch, "states": states, "per_s": pace, "left_s": left_s, "sweep": swept}
         print_json(told | {"pauses": [asdict(pause) for pause in paused]})

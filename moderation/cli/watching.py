@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
-from moderation.assessment import State
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_jsonl, talk
 from moderation.cli.reading import Batch, Json
@@ -33,29 +32,24 @@ class Sight:
     """What is to be seen at one moment. left_s: seconds until nothing is open, at this pace."""
 
     batch: str | None
+    open: int
     states: dict[str, int]
     per_s: float
-    left_s: float | None
+    left_s: int | None
     failures: dict[str, int]
     workers: list[dict[str, Any]]
     sweep: dict[str, Any] | None
 
-    @property
-    def open(self) -> int:
-        return self.states["queued"] + self.states["running"]
-
 
 def look(engine: Engine, batch: str | None) -> Sight:
     """The ledger as it is now."""
-    counts = tally.counts(engine, batch=batch)
-    per_s = tally.pace(engine, batch=batch)
-    states = {state.value: counts.get(state.value, 0) for state in State}
-    still_open = states["queued"] + states["running"]
+    progress = tally.progress(engine, batch=batch)
     return Sight(
         batch=batch,
-        states=states,
-        per_s=per_s,
-        left_s=still_open / per_s if per_s and still_open else None,
+        open=progress.open,
+        states=progress.states,
+        per_s=progress.per_s,
+        left_s=progress.left_s,
         failures=failure_counts(engine, Selection(batch=batch)),
         workers=workers(engine),
         sweep=reading.last_sweep(engine),

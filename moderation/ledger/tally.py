@@ -4,8 +4,11 @@ Triggers append what each statement changes to `tally_change`; the sweeper adds 
 `tally`. A count is the sum of both, exact at each commit, and the last minute's changes are the pace.
 """
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, Engine, text
 
+from moderation.assessment import State
 from moderation.ledger.engine import reaching_postgres
 
 # An empty name stands for rows without one; NULL, as a parameter, for all.
@@ -39,6 +42,30 @@ _FOLD = text("""
     ON CONFLICT (batch, tenant, state) DO UPDATE SET n = t.n + excluded.n
 """)
 _FORGET = text("DELETE FROM tally WHERE n = 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is. states: how many are in each, also where that is none. per_s: ended, over the last minute."""
+
+    states: dict[str, int]
+    per_s: float
+
+    @property
+    def open(self) -> int:
+        return self.states[State.QUEUED] + self.states[State.RUNNING]
+
+    @property
+    def left_s(self) -> int | None:
+        """Seconds until nothing is open, at this pace; None where it is not known."""
+        return round(self.open / self.per_s) if self.per_s and self.open else None
+
+
+def progress(engine: Engine, *, batch: str | None = None) -> Progress:
+    """Of a batch, or of everything."""
+    found = counts(engine, batch=batch)
+    states = {state.value: found.get(state.value, 0) for state in State}
+    return Progress(states=states, per_s=pace(engine, batch=batch))
 
 
 def counts(engine: Engine, *, batch: str | None = None) -> dict[str, int]:

@@ -80,14 +80,11 @@ class Door:
     async def batch(self, name: str) -> messages.Batch:
         if "\0" in name:  # Postgres takes none, so no batch has one
             raise Problem(404, "not_found", "no such batch")
-        counts = await self.client.run(partial(tally.counts, self.engine, batch=name))
-        if not counts:
+        found = await self.client.run(partial(tally.progress, self.engine, batch=name))
+        if not any(found.states.values()):
             raise Problem(404, "not_found", f"no batch {name!r}")
-        pace = await self.client.run(partial(tally.pace, self.engine, batch=name))
-        states = messages.States(**counts)
-        still_open = states.queued + states.running
-        left_s = round(still_open / pace) if pace and still_open else None
-        return messages.Batch(name=name, states=states, per_s=pace, left_s=left_s)
+        states = messages.States(**found.states)
+        return messages.Batch(name=name, states=states, per_s=found.per_s, left_s=found.left_s)
 
 
 def make_app(door: Door) -> FastAPI:
