@@ -14,8 +14,7 @@ from moderation.cli.output import print_json, progress_bar, talk
 from moderation.cli.reading import Batch, Json, Policy
 from moderation.cli.selecting import All, Code, Host, Ids, NewerThan, OlderThan, age, selected
 from moderation.errors import InvalidSubmission
-from moderation.ledger.failures import failure_counts
-from moderation.ledger.retry import cancel_queued, retry_failed
+from moderation.ledger.retry import cancel_queued, count_retryable, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.stuck import Stuck, count_stuck, free_stuck
 from moderation.settings import LeaseSettings
@@ -57,7 +56,7 @@ def retry(
         everything,
     )
     with opened_ledger() as engine:
-        wanted = sum(failure_counts(engine, selection).values())
+        wanted = count_retryable(engine, selection)
         if dry_run:
             _report("would be retried", wanted, as_json)
             return

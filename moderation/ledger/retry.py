@@ -9,11 +9,15 @@ from moderation.ledger.engine import reaching_postgres, transaction
 from moderation.ledger.selection import SELECTED, Selection
 from moderation.redaction import without_secrets
 
+# What retention has cleared cannot be fetched any more.
+_RETRYABLE = f"a.state = 'failed' AND a.cleared_at IS NULL AND {SELECTED}"
+
+_COUNT = text(f"SELECT count(*) FROM assessment a WHERE {_RETRYABLE}")
+
 _RETRY = text(f"""
     WITH chosen AS (
         SELECT a.id FROM assessment a
-        WHERE a.state = 'failed' AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now()) AND {SELECTED}
-            AND a.cleared_at IS NULL -- its URI is gone
+        WHERE {_RETRYABLE} AND a.ended_at <= coalesce(CAST(:before AS timestamptz), now())
         ORDER BY a.ended_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ), paced AS (
         SELECT id, now() + make_interval(
@@ -41,6 +45,12 @@ _REDACT = text("""
     FROM unnest(CAST(:ids AS uuid[]), CAST(:uris AS text[])) AS told (id, uri)
     WHERE a.id = told.id AND a.state = 'cancelled'
 """)
+
+
+def count_retryable(engine: Engine, selection: Selection) -> int:
+    """How many `retry_failed` would queue again."""
+    with reaching_postgres(), engine.connect() as connection:
+        return int(connection.execute(_COUNT, selection.values()).scalar_one())
 
 
 def retry_failed(

@@ -14,7 +14,7 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.failures import Group, failure_counts, failure_groups, failures
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.retry import retry_failed
+from moderation.ledger.retry import count_retryable, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.stuck import Stuck, count_stuck, free_stuck
 from tests.support.ledger import attempts, claimed, row, submitted
@@ -117,3 +117,11 @@ def test_what_is_stuck_is_counted_then_freed(ledger: Engine) -> None:
     assert row(ledger, dead)["crashes"] == 1
     assert row(ledger, fresh)["ring_at"] is None
     assert {c.id for c in claim(ledger, [dead, unanswered], worker="w2", lease_s=45)} == {dead, unanswered}
+
+
+def test_what_cannot_be_fetched_any_more_is_neither_counted_nor_retried(ledger: Engine) -> None:
+    kept, gone = (failed(ledger, f"https://x.test/{n}.jpg", NotFound("404")) for n in range(2))
+    with ledger.connect() as connection:
+        connection.execute(text("UPDATE assessment SET cleared_at = now() WHERE id = :id"), {"id": gone})
+    assert count_retryable(ledger, Selection()) == 1
+    assert retry_failed(ledger, Selection()) == [kept]
