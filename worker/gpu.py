@@ -4,26 +4,17 @@ import re
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from worker.gpus import VisibleSettings
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _MODEL = re.compile(r"^Model:\s*(?:NVIDIA\s+)?(.+)$", re.MULTILINE)
-
-
-class GpuSettings(BaseSettings):
-    """CUDA_VISIBLE_DEVICES, as whoever starts one worker for each GPU sets it: "0", "GPU-8a5..." or "0,1"."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
-
-    visible: str | None = Field(default=None, validation_alias="CUDA_VISIBLE_DEVICES")
 
 
 @cache
 def gpu_name(driver: Path = _DRIVER) -> str:
     """Such as "gpu0-h100"; "" on a machine without one. For names and labels: lower case, digits and dashes."""
     found = sorted(driver.glob("*/information"))
-    visible = GpuSettings().visible
+    visible = VisibleSettings().visible
     if not found or visible == "":
         return ""
     which = (visible or "0").split(",")[0]

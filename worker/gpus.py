@@ -26,7 +26,7 @@ class GpuMissing(Misuse):
 
 
 class VisibleSettings(BaseSettings):
-    """CUDA's own variable, as whoever started us set it."""
+    """CUDA's own variable, as whoever started us set it: "0", "GPU-8a5..." or "0,1"."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
