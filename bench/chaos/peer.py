@@ -23,6 +23,7 @@ from bench.chaos.crew import Crew
 from bench.chaos.history import History, read_history
 from bench.chaos.monkey import Monkey
 from bench.chaos.plan import Plan
+from bench.plain_celery import plain_celery
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 
@@ -32,14 +33,9 @@ _VISIBILITY_S = 15
 
 
 def make_app(broker: str) -> Celery:
-    """Plain Celery, as recommended."""
-    app = Celery("peer", broker=broker)
-    app.conf.update(
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        task_ignore_result=True,
-        broker_connection_retry_on_startup=True,
+    """A short visibility timeout with its sweep at every poll, and connections that are tried for ever."""
+    return plain_celery(
+        broker,
         broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_S,
@@ -49,7 +45,6 @@ def make_app(broker: str) -> Celery:
             "socket_timeout": 10,
         },
     )
-    return app
 
 
 app = make_app(os.environ.get("PEER_BROKER", "redis://127.0.0.1:1/0"))

@@ -14,6 +14,7 @@ import redis
 from PIL import Image
 from sqlalchemy import text
 
+from bench.plain_celery import plain_celery
 from bench.queue import peers
 from bench.queue.ground import POLICY, CpuWatch, Ground, wait_until
 from bench.queue.plan import Plan
@@ -65,7 +66,7 @@ def _ours(ground: Ground, plan: Plan, uris: list[str], *options: str) -> dict[st
 
 def _peer(ground: Ground, plan: Plan, task: str) -> dict[str, Any]:
     peers.Apart.metadata.create_all(ground.engine)
-    with redis.Redis.from_url(ground.redis_url) as client, peers.make_app(ground.redis_url) as app:
+    with redis.Redis.from_url(ground.redis_url) as client, plain_celery(ground.redis_url) as app:
         client.delete(peers.QUEUE)
         app.signature(f"peer.{task}", kwargs={"uri": "s3://bucket/1.jpg", "policy": POLICY}).apply_async()
         message = client.lpop(peers.QUEUE)

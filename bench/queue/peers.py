@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from functools import cache
 from uuid import UUID, uuid4
 
-from celery import Celery
 from sqlalchemy import Engine
 from sqlalchemy.orm import registry
 from sqlmodel import Field, Session, SQLModel, create_engine
 
+from bench.plain_celery import plain_celery
 from moderation.ledger.engine import ledger_url
 from moderation.settings import ServiceSettings
 
@@ -37,22 +37,12 @@ class PeerVerdict(Apart, table=True):
     created_at: datetime
 
 
-def make_app(broker: str) -> Celery:
-    app = Celery("peer", broker=broker)
-    app.conf.update(
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        worker_prefetch_multiplier=1,
-        task_ignore_result=True,
-        broker_connection_retry_on_startup=True,
-        worker_pool="threads",
-        worker_send_task_events=True,  # as ours: Flower shows nothing without them
-    )
-    return app
-
-
 _SERVICES = ServiceSettings()
-app = make_app(_SERVICES.redis_url.get_secret_value() if _SERVICES.redis_url else "redis://127.0.0.1:1")
+app = plain_celery(
+    _SERVICES.redis_url.get_secret_value() if _SERVICES.redis_url else "redis://127.0.0.1:1",
+    worker_pool="threads",
+    worker_send_task_events=True,  # as ours: Flower shows nothing without them
+)
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from bench.queue import peers
+from bench.plain_celery import plain_celery
 from bench.queue.ground import POLICY, Ground
 from bench.queue.plan import Plan
 from moderation.ledger import tally
@@ -36,7 +36,7 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
 
 
 def _apply_async(ground: Ground, count: int) -> float:
-    app = peers.make_app(ground.redis_url)
+    app = plain_celery(ground.redis_url)
     task = app.signature("peer.nothing", kwargs={"uri": _uri(0), "policy": POLICY})
     task.apply_async()  # connected, warm
     started = time.perf_counter()
