@@ -69,11 +69,6 @@ _OWN = text("""
 Judged = tuple[Claim, Verdict]
 
 
-def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> Ending:
-    """Write verdict, attempt and state of one assessment, if the fence still holds."""
-    return record_all(engine, [(claim, verdict)], worker=worker)[0]
-
-
 def record_all(engine: Engine, judged: Sequence[Judged], *, worker: str) -> list[Ending]:
     """Write many in one transaction and say for each, in order, what became of it. Safe to repeat."""
     values = {"rows": as_json([_row(claim, verdict) for claim, verdict in judged]), "worker": worker}

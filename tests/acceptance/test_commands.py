@@ -10,10 +10,9 @@ from moderation.errors import NotFound
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.recording import record
 from moderation.verdict import Rating
 from tests.support.commands import run
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 
 pytestmark = pytest.mark.usefixtures("services_env")
 

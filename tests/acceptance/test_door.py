@@ -19,13 +19,12 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.recording import record
 from moderation.services.postgres import LocalPostgres
 from moderation.verdict import Rating
 from producer.serve.messages import MAX_ITEMS
 from producer.serve.tokens import Role
 from tests.support.door import RunningDoor
-from tests.support.ledger import POLICY, claimed, row, verdict
+from tests.support.ledger import POLICY, claimed, record, row, verdict
 from tests.support.services import SessionPostgres, SessionRedis
 from tests.support.waiting import wait_for
 

@@ -2,12 +2,11 @@
 
 from moderation.errors import NotFound
 from moderation.ledger.ending import fail
-from moderation.ledger.recording import record
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
 from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
-from tests.support.ledger import POLICY, claimed, row, submitted, verdict
+from tests.support.ledger import POLICY, claimed, record, row, submitted, verdict
 
 SECRET = "https://u:pw@images.test/a.jpg?X-Amz-Signature=c0ffee"
 

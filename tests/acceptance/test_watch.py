@@ -17,9 +17,8 @@ from moderation.errors import NotFound
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.recording import record
 from tests.support.commands import run
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("services_env")

@@ -11,11 +11,10 @@ from moderation.cli.drafting import commands
 from moderation.dsa.statement import Statement
 from moderation.errors import InvalidSubmission
 from moderation.ledger.reassess import Choice, change_of, reassess
-from moderation.ledger.recording import record
 from moderation.ledger.registry import add
 from moderation.policy import load_policy
 from moderation.verdict import Rating
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 
 pytestmark = pytest.mark.usefixtures("services_env")
 FILE = "policy: city-news\ntitle: City news\ndsa: {terms: Section 4, restriction: CONTENT_REMOVED}\n"

@@ -21,10 +21,9 @@ from moderation.export.run import Wanted, export
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.export import COLUMNS, Choice, Kind
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.recording import record
 from moderation.verdict import Rating
 from tests.support.commands import run
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 from tests.support.many import judge_many
 
 NAMES = [column.name for column in COLUMNS]

@@ -21,12 +21,11 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.numbers import Reading, audit
-from moderation.ledger.recording import record
 from moderation.ledger.sweep import expire
 from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 from tests.support.waiting import wait_for
 
 Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]

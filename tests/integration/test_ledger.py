@@ -26,7 +26,6 @@ from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed,
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.policies import load_revision, pin
-from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
@@ -34,7 +33,7 @@ from moderation.ledger.story import story as tell_story
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import any_overdue, expire, find_lost
 from moderation.verdict import Ask, Rung
-from tests.support.ledger import HIGH, LOW, POLICY, attempts, claimed, row, submitted, verdict
+from tests.support.ledger import HIGH, LOW, POLICY, attempts, claimed, record, row, submitted, verdict
 
 
 def test_migrations_and_models_agree(ledger: Engine) -> None:

@@ -29,14 +29,13 @@ from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.pauses import Scope, cap, pause, resume, uncap
 from moderation.ledger.policies import PinnedPolicy, pin
-from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire, find_lost
 from tests.support.conservation import violations
-from tests.support.ledger import POLICY, attempts, claimed, submitted, verdict
+from tests.support.ledger import POLICY, attempts, claimed, record, submitted, verdict
 
 WORKERS = ("w1", "w2", "w3")
 MAX_CRASHES = 2

@@ -22,12 +22,11 @@ from moderation.ledger import tally
 from moderation.ledger.claim import claim
 from moderation.ledger.ending import Ending, fail, give_back, try_later
 from moderation.ledger.policies import pin
-from moderation.ledger.recording import record
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire
 from producer import Client
 from tests.support.conservation import violations
-from tests.support.ledger import POLICY, attempts, claimed, row, verdict
+from tests.support.ledger import POLICY, attempts, claimed, record, row, verdict
 from tests.support.proxy import Proxy, through_proxy
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from moderation.ledger.claim import claim
 from moderation.ledger.ending import give_back
 from moderation.ledger.pauses import Scope, cap, caps, pause, pauses, resume, uncap
 from moderation.ledger.policies import pin
-from moderation.ledger.recording import record
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.submit import new_id, submit
-from tests.support.ledger import HIGH, LOW, NORMAL, POLICY, row, submitted, verdict
+from tests.support.ledger import HIGH, LOW, NORMAL, POLICY, record, row, submitted, verdict
 
 
 def many(engine: Engine, count: int, **fields: object) -> list[UUID]:

@@ -17,13 +17,12 @@ from moderation.ledger import reassess as ledger_reassess
 from moderation.ledger.ending import fail
 from moderation.ledger.impact import Impact, impact
 from moderation.ledger.reassess import Change, Choice, Reassessed, change_of, count_chosen, reassess
-from moderation.ledger.recording import record
 from moderation.ledger.registry import add, retire
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
 from moderation.policy import load_policy
 from moderation.verdict import Rating
-from tests.support.ledger import LOW, claimed, row, submitted, verdict
+from tests.support.ledger import LOW, claimed, record, row, submitted, verdict
 
 NUDITY, CRIME, NONE = "O4: Nudity Content", "O5: Criminal Planning", "NA: None applying"
 FILE = "policy: city-news\ntitle: City news desk\n"

@@ -17,10 +17,9 @@ from typer.testing import CliRunner
 from moderation.cli.policies import commands
 from moderation.errors import BadSetting, BadSource, PolicyError, UnknownPolicy
 from moderation.ledger.policies import load_revision, pin
-from moderation.ledger.recording import record
 from moderation.ledger.registry import add, entries, find, retire
 from moderation.policy import PolicyRevision, builtin_policies, load_policy
-from tests.support.ledger import claimed, row, submitted, verdict
+from tests.support.ledger import claimed, record, row, submitted, verdict
 
 FILE = "policy: city-news\ntitle: City news desk\ncategories:\n  O2: non-violating\n"
 EDITED = FILE + "  O5: sensitive\n"

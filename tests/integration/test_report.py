@@ -12,14 +12,13 @@ from moderation.cli.exporting import commands
 from moderation.errors import NotFound
 from moderation.ledger.ending import fail
 from moderation.ledger.export import Choice, snapshot
-from moderation.ledger.recording import record
 from moderation.ledger.retention import clear_uris
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
 from moderation.report.folder import write_report
 from moderation.report.summary import Report, make_report
 from moderation.verdict import Rating
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 
 CLASSES = "https://images.test/set"
 

@@ -18,14 +18,13 @@ from moderation.ledger.ending import fail
 from moderation.ledger.export import Choice, snapshot, totals
 from moderation.ledger.hold import Held, add_hold, holds, remove_hold
 from moderation.ledger.reassess import change_of, reassess
-from moderation.ledger.recording import record
 from moderation.ledger.registry import add
 from moderation.ledger.retention import MonthCount, clear_raw, clear_uris
 from moderation.ledger.retry import retry_failed
 from moderation.ledger.selection import Selection
 from moderation.policy import load_policy
 from moderation.verdict import Ask, Rung
-from tests.support.ledger import attempts, claimed, row, submitted, verdict
+from tests.support.ledger import attempts, claimed, record, row, submitted, verdict
 from tests.support.many import judge_many
 
 BEFORE = datetime(2026, 3, 1, tzinfo=UTC)

@@ -29,7 +29,6 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger, transaction
 from moderation.ledger.feed import EVERYTHING
 from moderation.ledger.hold import Held, add_hold
-from moderation.ledger.recording import record
 from moderation.ledger.relay import ring_due
 from moderation.ledger.retry import retry_failed
 from moderation.ledger.selection import Selection
@@ -37,7 +36,7 @@ from moderation.ledger.standing import standing as how_it_stands
 from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.services.postgres import LocalPostgres
-from tests.support.ledger import claimed, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict
 
 Login = Callable[[str], Engine]
 Verb = Callable[[Engine, Engine], Any]  # under the role; and as the owner, for what must be there before

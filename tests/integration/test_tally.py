@@ -7,14 +7,13 @@ from moderation.errors import NotFound, QueueFull
 from moderation.ledger import migrate, tally
 from moderation.ledger.ending import fail, give_back
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.recording import record
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
 from moderation.ledger.sweep import expire
 from moderation.settings import QueueSettings
 from producer import Client
 from producer.bound import Bound
-from tests.support.ledger import POLICY, claimed, submitted, verdict
+from tests.support.ledger import POLICY, claimed, record, submitted, verdict
 
 
 def exact(ledger: Engine) -> dict[str, int]:

@@ -7,7 +7,9 @@ from sqlalchemy import Engine, text
 
 from moderation.assessment import Claim, Priority, Submission
 from moderation.ledger.claim import claim
+from moderation.ledger.ending import Ending
 from moderation.ledger.policies import pin
+from moderation.ledger.recording import record_all
 from moderation.ledger.submit import new_id, submit
 from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Rung, Verdict
 
@@ -27,6 +29,11 @@ def claimed(engine: Engine, id_: UUID | None = None, *, worker: str = "w1", leas
     """A claim of this row, or of a new one."""
     (taken,) = claim(engine, [id_ or submitted(engine)], worker=worker, lease_s=lease_s)
     return taken
+
+
+def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> Ending:
+    """What became of one verdict, written by itself."""
+    return record_all(engine, [(claim, verdict)], worker=worker)[0]
 
 
 def row(engine: Engine, id_: UUID) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
@@ -13,46 +12,16 @@ from structlog.testing import capture_logs
 from moderation.errors import RuntimeUnavailable
 from moderation.policy import builtin_policies
 from moderation.verdict import Judgement, Rating
+from tests.support.judging import MakeJudge
 from tests.support.sglang_answers import tokenise
 from tests.support.sglang_server import ScriptedServer
 from worker.images.picture import View
 from worker.judges import prompt_tokens
 from worker.judges.prompts import Mode, digest, render
-from worker.judges.settings import SglangSettings
 from worker.judges.sglang import SglangJudge
 
 DEFAULT, SECOND = builtin_policies()[:2]
 PROMPT = render(Mode.TRAIN, DEFAULT.prompt)
-MakeJudge = Callable[..., SglangJudge]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: ScriptedServer) -> ScriptedServer:
-    running.script()
-    running.reset()
-    return running
-
-
-@pytest.fixture
-def make(server: ScriptedServer) -> Iterator[MakeJudge]:
-    made: list[SglangJudge] = []
-
-    def make_judge(**settings: Any) -> SglangJudge:
-        judge = SglangJudge(SglangSettings(**{"url": server.url, **settings}))
-        made.append(judge)
-        judge.check()
-        server.reset()
-        return judge
-
-    yield make_judge
-    for judge in made:
-        judge.close()
 
 
 def ask(judge: SglangJudge, number: int = 0, policy: Any = DEFAULT) -> Judgement:
