@@ -99,9 +99,9 @@ def install(app: Celery, shift: Shift) -> None:
             if shift.station is not None:
                 _follow_turns(consumer, shift.station.turns.most_in_hand)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
-            teller = showing.Teller()
-            tell = lambda: teller.tell(consumer.event_dispatcher)  # noqa: E731 - another after each reconnection
-            self.telling = consumer.timer.call_repeatedly(showing.EVERY_S, tell)
+            self.telling = consumer.timer.call_repeatedly(
+                showing.EVERY_S, _tell, (consumer, showing.Teller())
+            )
             if shift.station is not None:
                 shift.station.board.clear(_QUEUE)
 
@@ -127,6 +127,11 @@ def _look(consumer: Any, shift: Shift) -> None:
         progress.reconnect_wanted = False
         # One of the errors that the hub lets through to the consumer, which then connects anew.
         raise redis.ConnectionError("messages wait and none arrive: connecting anew")
+
+
+def _tell(consumer: Any, teller: showing.Teller) -> None:
+    """To whoever dispatches events now: another one after each reconnection."""
+    teller.tell(consumer.event_dispatcher)
 
 
 def _follow_gate(consumer: Any, queue: str, *, wanted: bool) -> None:
