@@ -4,10 +4,7 @@ Workers keep every claim they ever got and write with all of them, so most write
 statements of the test: a lease, a delay or a ring is put into the past rather than waited for.
 """
 
-import random
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,7 +20,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, text
 
-from moderation.assessment import TERMINAL, Claim, Priority, Submission
+from moderation.assessment import TERMINAL, Priority, Submission
 from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
 from moderation.ledger.ending import Ending, fail, give_back, try_later
@@ -34,8 +31,8 @@ from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire, find_lost
-from tests.support.conservation import violations
-from tests.support.ledger import POLICY, attempts, claimed, record, submitted, verdict
+from tests.support.ledger import POLICY, record, verdict
+from tests.support.ledger_model import Held, Item, Target
 
 WORKERS = ("w1", "w2", "w3")
 MAX_CRASHES = 2
@@ -48,53 +45,6 @@ _ROWS = text("""
         array(SELECT v.attempt FROM verdict v WHERE v.assessment_id = a.id) AS verdicts
     FROM assessment a WHERE a.id = ANY(:ids)
 """)
-
-
-Target = tuple[Scope, str]
-
-
-@dataclass
-class Item:
-    """What the ledger should hold of one assessment."""
-
-    submission: Submission
-    due: bool  # whether its ring is due; told apart only while it is queued
-    state: str = "queued"
-    attempt: int = 0
-    charged: int = 0
-    crashes: int = 0
-    waits: bool = False  # not_before lies ahead
-    lease_over: bool = False
-    worker: str = ""
-    outcomes: dict[int, tuple[str, str]] = field(default_factory=dict)  # by attempt: outcome and worker
-
-    @property
-    def open(self) -> bool:
-        return self.state == "queued" and not self.waits
-
-    @property
-    def targets(self) -> set[Target]:
-        """What a pause or a cap may name it by."""
-        mine = self.submission
-        named = {(Scope.BATCH, mine.batch), (Scope.TENANT, mine.tenant), (Scope.POLICY, mine.policy)}
-        return {(scope, name) for scope, name in named if name} | {(Scope.EVERYTHING, "")}
-
-    def end(self, outcome: str, state: str, worker: str) -> None:
-        self.outcomes[self.attempt] = (outcome, worker)
-        self.state = state
-        if outcome in {"given_back", "crashed"}:
-            self.charged -= 1
-
-    def queue(self, *, delayed: bool) -> None:
-        self.waits, self.due = delayed, not delayed
-
-
-@dataclass(frozen=True)
-class Held:
-    """A claim and the worker that got it; kept for ever, as a worker that stood still would."""
-
-    claim: Claim
-    worker: str
 
 
 number = st.integers(0, 7)  # of an item or a claim, counted round
@@ -487,40 +437,3 @@ def test_the_ledger_keeps_its_promises_in_whatever_order_things_happen(ledger: E
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
-
-
-def test_of_writers_that_race_at_one_fence_one_wins(ledger: Engine) -> None:
-    """No model here: eight threads claim, die, sweep and write with whatever claim anybody ever got."""
-    ids = [submitted(ledger) for _ in range(12)]
-    held: list[Held] = [Held(claimed(ledger, ids[0], worker="w0"), "w0")]  # only ever appended to
-    wins: list[tuple[UUID, int]] = []
-    together = threading.Barrier(8)
-
-    def one(seed: int) -> None:
-        chance, worker = random.Random(seed), f"w{seed}"
-        together.wait()
-        for _ in range(60):
-            # Half of the leases are over at once, so that there is something to sweep.
-            taken = claim(
-                ledger, chance.sample(ids, 3), worker=worker, lease_s=chance.choice([-1.0, LATER_S])
-            )
-            held.extend(Held(got, worker) for got in taken)
-            late = chance.choice(held[-10:])
-            if chance.random() < 0.3:
-                expire(ledger, worker=worker, max_crashes=10_000)
-            elif _written(ledger, late, chance):
-                wins.append((late.claim.id, late.claim.attempt))
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(8)))
-    assert violations(ledger, ids) == []
-    assert len(wins) == len(set(wins)), "one winner at each fence"
-    ended = {(id_, a["attempt"]) for id_ in ids for a in attempts(ledger, id_) if a["outcome"] != "crashed"}
-    assert set(wins) == ended
-
-
-def _written(ledger: Engine, held: Held, chance: random.Random) -> bool:
-    if chance.random() < 0.05:  # seldom, or nothing would be left to race for
-        return record(ledger, held.claim, verdict(), worker=held.worker) is Ending.WRITTEN
-    error = RuntimeUnavailable("away")
-    return give_back(ledger, held.claim, worker=held.worker, error=error) is Ending.WRITTEN
