@@ -17,6 +17,7 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
 from moderation.settings import QueueSettings, ServiceSettings
+from producer.behind import one_behind
 from producer.bound import Bound
 from producer.checking import About, Shared, checked, checked_under
 from producer.chunks import in_chunks
@@ -95,9 +96,10 @@ class Client:
         on_tickets: Callable[[Sequence[Ticket]], None] = lambda _: None,
         **shared: Unpack[Shared],
     ) -> Submitted:
-        """Accept any number of images in bounded memory; each chunk is committed before the next is read.
+        """Accept any number of images in bounded memory: while a thousand are committed, the next are read.
 
-        images: URIs that share policy, batch and the rest, or whole submissions.
+        images: URIs that share policy, batch and the rest, or whole submissions. What was drawn from it may not be
+            committed yet; on_tickets says what is.
         policy: one, or several that each image is judged under.
         on_tickets: called with the tickets of each chunk, in order, once they are committed.
         Raises InvalidSubmission at the first bad one: what came in chunks before it stays accepted.
@@ -111,8 +113,7 @@ class Client:
                     yield from checked_under(policy, uri=image, **shared)
 
         total = Submitted()
-        for chunk in in_chunks(submissions()):
-            tickets = self.submit_all(chunk)
+        for tickets in one_behind(self.submit_all, in_chunks(submissions())):
             total = total.plus(tickets)
             on_tickets(tickets)
         return total
