@@ -115,17 +115,19 @@ class Doorbell:
         return int(depths[0]), int(depths[1])
 
     def put_back(self, ids: Sequence[UUID]) -> None:
-        """Ring these rows next, each by itself: they came in a message with others. Raises BrokerUnavailable."""
-        calls = [_Again(id_) for id_ in ids]
+        """Ring these rows next, together: they came in a message that was too large for who took it.
+
+        Raises BrokerUnavailable.
+        """
         with _reaching_redis():
-            self._redis.rpush(self._queues[1], *map(self._message, reversed(calls)))
+            self._redis.rpush(self._queues[1], self._message(*map(_Again, ids)))
 
     def close(self) -> None:
         self._redis.close()
 
     def _message(self, call: Call, *more: Call) -> bytes:
         id_ = str(call.id)
-        shown = redact_uri(call.uri)[:_SHOWN_URI]
+        shown = _shown(call.uri)
         kwargs = {"id": id_, "uri": shown, "policy": call.policy}
         body = to_json([[], kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
         envelope: dict[str, Any] = {
@@ -140,7 +142,7 @@ class Doorbell:
                 "parent_id": None,
                 "group": None,
                 "argsrepr": "()",
-                "kwargsrepr": f"{{'uri': {shown!r}, 'policy': {call.policy!r}}}",
+                "kwargsrepr": _kwargsrepr(shown, call.policy),
                 "origin": self._origin,
                 "ignore_result": True,
                 MORE: [str(other.id) for other in more],
@@ -155,6 +157,19 @@ class Doorbell:
             },
         }
         return to_json(envelope)
+
+
+def shown_kwargs(uri: str, policy: str) -> str:
+    """What Flower is told that a task is about: an image without its secrets, and a policy."""
+    return _kwargsrepr(_shown(uri), policy)
+
+
+def _shown(uri: str) -> str:
+    return redact_uri(uri)[:_SHOWN_URI]
+
+
+def _kwargsrepr(shown: str, policy: str) -> str:
+    return f"{{'uri': {shown!r}, 'policy': {policy!r}}}"
 
 
 def _named_in(message: bytes | str) -> list[UUID]:

@@ -1,4 +1,4 @@
-"""Celery's transport to Redis, less what the ledger makes needless.
+"""Celery's transport to Redis, less what the ledger makes needless, and with prefetch counted in threads.
 
 The ledger's claim decides who works on what, so a message needs no record of its delivery: nothing is kept in
 Redis' `unacked` keys, no acknowledgement travels, no visibility timeout restores anything. A message that is lost
@@ -11,25 +11,63 @@ takes two defects of kombu 5.7.0 out of the way:
   first and swallows its error.
 
 `tests/integration/test_transport.py` fails when kombu has mended them.
+
+A message may ring several rows (see moderation.doorbell), so a limit on messages would say little about the work in
+hand: until it is taken a message counts for the threads that its rows will need, from then on for its own, and the
+worker says how many others are at work.
 """
 
+import threading
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
+from moderation.doorbell import MORE
+
 
 class QoS(kombu_redis.QoS):
-    """Counts what is in hand, in memory alone, so that prefetch means concurrency."""
+    """Counts what is in hand, in memory alone, so that prefetch means concurrency.
+
+    weigh: how many threads a message of so many rows will need. apart: how many threads are at work on rows that were
+    taken out of their messages. Both are the worker's to set.
+    """
 
     restore_at_shutdown = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weigh: Callable[[int], int] = lambda rows: rows
+        self.apart: Callable[[], int] = lambda: 0
+        self._more: dict[str, int] = {}  # threads beside its own, of messages that were not taken yet
+        self._counting = threading.Lock()  # taken and acknowledged in the threads that work
+
+    @property
+    def in_hand(self) -> int:
+        """Threads at work, or about to be."""
+        with self._counting:
+            more = sum(self._more.values())
+        return len(self._delivered or ()) - len(self._dirty or ()) + more + self.apart()
+
+    def can_consume(self) -> bool:
+        return not self.prefetch_count or self.in_hand < self.prefetch_count
+
     def append(self, message: Any, delivery_tag: str) -> None:
         virtual.QoS.append(self, message, delivery_tag)
+        if others := (message.headers or {}).get(MORE):
+            with self._counting:
+                self._more[delivery_tag] = self.weigh(1 + len(others)) - 1
+
+    def taken(self, delivery_tag: str) -> None:
+        """What came in this message beside its first row is put back, or at work and counted apart."""
+        with self._counting:
+            self._more.pop(delivery_tag, None)
 
     def ack(self, delivery_tag: str) -> None:
         virtual.QoS.ack(self, delivery_tag)
+        self.taken(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Put back at the end that is read next, where that is asked for: nobody consumes here for now."""
@@ -38,7 +76,7 @@ class QoS(kombu_redis.QoS):
             if requeue and delivery_tag in delivered:
                 self._put_back(delivered[delivery_tag])
         finally:
-            virtual.QoS.ack(self, delivery_tag)
+            self.ack(delivery_tag)
 
     def _put_back(self, message: Any) -> None:
         told = message.delivery_info
@@ -50,6 +88,8 @@ class QoS(kombu_redis.QoS):
     def restore_unacked(self, client: Any = None) -> None:
         if self._delivered is not None:
             self._delivered.clear()
+        with self._counting:
+            self._more.clear()
 
     def restore_visible(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is kept in Redis, so nothing is overdue there."""

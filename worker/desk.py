@@ -26,8 +26,7 @@ from moderation.errors import (
     Unavailable,
     VetlineError,
 )
-from moderation.ledger.claim import claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, release_doubtful, try_later
+from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.recording import Judged, record_all
 from moderation.ledger.submit import new_id, submit
@@ -35,13 +34,16 @@ from moderation.policy import PolicyRevision
 from moderation.redaction import redact_text
 from moderation.settings import LeaseSettings
 from moderation.verdict import Verdict
+from worker import showing
 from worker.assess import Subject
+from worker.claiming import Claiming
 from worker.clock import Clock
 from worker.counting import count_failure, count_verdict
 from worker.dock import Dock
 from worker.gate import Gate
 from worker.hand import Hand
 from worker.recorder import Recorder
+from worker.sharing import Sharing
 from worker.tempo import Tempo
 
 log = structlog.get_logger()
@@ -50,7 +52,6 @@ _WRITE_AGAIN_S = 0.5
 _GIVEN_BACK_DELAY_S = 2.0  # long enough not to come straight back to the worker whose runtime is down
 
 _CLAIM_SECONDS = metrics.STEP_SECONDS.labels("claim")  # no item's clock runs yet
-_DOCK_WAIT_S = 3.0  # a trial takes a fraction of that once its process runs
 
 Assess = Callable[[Claim, Subject, PolicyRevision, Clock], Verdict]
 T = TypeVar("T")
@@ -71,8 +72,9 @@ class Desk:
     """Claims rows, has them assessed, and writes what came of it, under the fence.
 
     assess: the path of one image; raises our own errors.
-    put_back: rings rows again that came in one message and are too many for one thread.
-    bundle: the most rows that a thread takes on at once.
+    put_back: rings rows again that came in one message and are too many for this worker.
+    bundle: the most rows that a message rings.
+    sharing: threads for the rows of a message that are too many for its own thread.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Desk:
         assess: Assess,
         put_back: Callable[[Sequence[UUID]], None] = lambda _: None,
         bundle: int = 1,
+        sharing: Sharing | None = None,
     ) -> None:
         self._engine = engine
         self._worker = worker
@@ -93,13 +96,18 @@ class Desk:
         self._assess = assess
         self._put_back = put_back
         self._closing = threading.Event()
-        self._doubtful: set[UUID] = set()  # rows whose claim may stand, though its reply was lost
-        self._doubt = threading.Lock()
+        self._bundle = bundle
+        self._sharing = sharing
         self.hand = Hand()
         self.tempo = Tempo(bundle)
-        self._recorder = Recorder(self._record, in_hand=self.hand.__len__)
+        self._recorder = Recorder(self._record, in_hand=self.hand.__len__, linger_s=self.tempo.linger_s)
         self._dock = Dock()
+        self._claiming = Claiming(engine, worker=worker, lease=lease, dock=self._dock, hand=self.hand)
+        self.settle_doubts = self._claiming.settle_doubts
         self.on_recorded: Callable[[], object] = lambda: None  # called once verdicts are committed
+        self.on_taken: Callable[[UUID], object] = lambda _: (
+            None
+        )  # called once a message's other rows are shared out
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
 
@@ -125,6 +133,7 @@ class Desk:
         """Claim these rows and their siblings, if due; assess and end each. Says in a word each what came of them:
 
         safe, unsafe, failed:CODE, later:CODE (tried again), back:CODE (given back), lease_lost; or why none was claimed.
+        Where the judge is slow, all but the first are shared out, and go on after this returns.
         """
         self.taken_at = time.monotonic()
         faults.at("after_pop")
@@ -134,7 +143,7 @@ class Desk:
         with self._dock.entered() as alone:
             try:
                 start = time.perf_counter()
-                claims = self._claim(ids, suspects=alone)
+                claims = self._claiming.claim(ids, suspects=alone)
                 claim_s = time.perf_counter() - start
             except LedgerUnavailable as exc:
                 self._gate.shut(exc)  # the rows stay due; the sweeper rings them again
@@ -144,13 +153,17 @@ class Desk:
                 return "not_due"
             metrics.CLAIMED.inc(len(claims))
             _CLAIM_SECONDS.observe(claim_s)
-            if not any(self._is_suspect(item) for item in claims):
+            suspects = any(self._claiming.is_suspect(item) for item in claims)
+            if not suspects:
                 self._dock.leave()
             self.hand.take(*claims)
+            mine, *others = [claims] if suspects else self._parts(claims, ids)
+            self._share_out(others, claim_s)
+            self.on_taken(ids[0])
             try:
-                return self._hold_all(claims, claim_s)
+                return " ".join(outcome for _, outcome in self._hold_all(mine, claim_s))
             finally:
-                self.hand.drop(*claims)
+                self.hand.drop(*mine)
 
     def close(self) -> None:
         """Take nothing more. What is in hand may finish."""
@@ -170,21 +183,18 @@ class Desk:
         """After the last item."""
         self._recorder.stop()
 
-    def settle_doubts(self) -> None:
-        """Give back what runs under our name and never reached us. Raises LedgerUnavailable."""
-        with self._doubt:
-            doubtful = self._doubtful - {item.id for item in self.hand.held()}
-        if not doubtful:
-            return
-        released = release_doubtful(self._engine, list(doubtful), worker=self._worker)
-        with self._doubt:
-            self._doubtful -= doubtful
-        if released:
-            log.warning("lost_claims_released", count=len(released), first=str(released[0]))
+    def at_once(self) -> int:
+        """How many rows of one message this worker takes on."""
+        shared = self._sharing.most if self._sharing else 0
+        return min(self._bundle, max(self.tempo.rows(), shared))
+
+    def threads_for(self, rows: int) -> int:
+        """How many threads a message of so many rows has work for."""
+        return max(1, -(-min(rows, self.at_once()) // self.tempo.rows()))
 
     def _mine_of(self, ids: tuple[UUID, ...]) -> tuple[UUID, ...]:
-        """As many of a message's rows as this thread works off in a moment; the others ring for other threads."""
-        count = self.tempo.rows()
+        """As many of a message's rows as this worker takes on; the others ring again, for others."""
+        count = self.at_once()
         if ids[count:]:
             try:
                 self._put_back(ids[count:])
@@ -192,48 +202,55 @@ class Desk:
                 log.warning("put_back_failed", count=len(ids) - count, error=str(exc))
         return ids[:count]
 
-    def _claim(self, ids: Sequence[UUID], *, suspects: bool) -> list[Claim]:
-        """The claims of these rows and their siblings; a suspect's only where no other is in hand.
+    def _parts(self, claims: list[Claim], ids: Sequence[UUID]) -> list[list[Claim]]:
+        """In the order of their message, as many to a part as a thread works off in a moment. Siblings stay together."""
+        share = self.tempo.rows()
+        if len(claims) <= share or self._sharing is None:
+            return [claims]
+        images: dict[UUID, list[Claim]] = {}
+        place = {id_: number for number, id_ in enumerate(ids)}
+        for item in sorted(claims, key=lambda claim: place.get(claim.id, len(place))):
+            images.setdefault(item.submission_id or item.id, []).append(item)
+        parts: list[list[Claim]] = [[]]
+        for image in images.values():
+            if parts[-1] and len(parts[-1]) + len(image) > share:
+                parts.append([])
+            parts[-1] += image
+        return parts
 
-        Suspects wait outside: in hand, they would go down with the worker again and again, and keep others out.
-        """
-        suspect = self._lease.suspect_crashes
-        take = partial(claim, self._engine, ids, worker=self._worker, lease_s=self._lease.lease_s)
-        if suspects:
-            return self._surely(ids, take)
-        claims = self._surely(ids, partial(take, suspect=suspect))
-        got = {item.id for item in claims}
-        left = [id_ for id_ in ids if id_ not in got]
-        if not left or not defer_suspects(self._engine, left, suspect=suspect, delay_s=_DOCK_WAIT_S):
-            return claims
-        return claims or (self._surely(ids, take) if self._dock.enter(_DOCK_WAIT_S) else [])
+    def _share_out(self, parts: Sequence[list[Claim]], claim_s: float) -> None:
+        for part in parts:
+            assert self._sharing is not None, "there is one part where nothing is shared out"
+            self._sharing.share(partial(self._work_apart, part, claim_s))
 
-    def _surely(self, ids: Sequence[UUID], take: Callable[[], list[Claim]]) -> list[Claim]:
-        """Claim, and remember for the next beat what may be ours without our knowing."""
-        with self._doubt:
-            doubted = self._doubtful.intersection(ids)
-            self._doubtful -= doubted
-        got: list[Claim] | None = None
+    def _work_apart(self, part: list[Claim], claim_s: float) -> None:
+        """What came in a message with others, shown as a task of its own."""
+        tasks = {item.id: showing.begin(item.id, item.uri, self._named(item)) for item in part}
         try:
-            got = take()
-            return got
+            with showing.task(str(part[0].id)):
+                outcomes = self._hold_all(part, claim_s)
+            for item, outcome in outcomes:
+                tasks.pop(item.id).end(outcome)
         finally:
-            unsure = set(ids) if got is None else doubted - {item.id for item in got}
-            if unsure:
-                with self._doubt:
-                    self._doubtful |= unsure
+            self.hand.drop(*part)
+            for task in tasks.values():
+                task.end("lost")
 
-    def _is_suspect(self, item: Claim) -> bool:
-        return item.crashes >= self._lease.suspect_crashes
+    def _named(self, item: Claim) -> str:
+        """The policy's ref, where it can be had: only to be shown."""
+        try:
+            return self._policy(item.policy_revision_id).ref
+        except VetlineError:
+            return ""
 
-    def _hold_all(self, claims: list[Claim], claim_s: float) -> str:
-        """Each under its own policy, by itself; the image is fetched and decoded once for all of them.
+    def _hold_all(self, claims: list[Claim], claim_s: float) -> list[tuple[Claim, str]]:
+        """The outcome of each, under its own policy, by itself; the image is fetched and decoded once for all of them.
 
         One after the other: SGLang has the image's prefix in its cache once the first is answered. Suspects of
         having killed workers come last. What is judged is written while the next is looked at.
         """
         subjects = {item.uri: Subject(item.uri) for item in claims}
-        endings = []
+        endings: list[_Ending] = []
         for item in sorted(claims, key=lambda claim: (claim.crashes, claim.id)):
             with (
                 tracing.attempt(item.id, attempt=item.attempt, worker=self._worker),
@@ -244,9 +261,9 @@ class Desk:
                 ending = self._hold(item, subjects[item.uri])
                 ending.written.add_done_callback(partial(self._let_go, item))
                 if len(claims) == 1:
-                    return self._told(ending)
+                    return [(item, self._told(ending))]
             endings.append(ending)
-        return " ".join(self._told(ending) for ending in endings)
+        return [(ending.item, self._told(ending)) for ending in endings]
 
     def _hold(self, item: Claim, subject: Subject) -> _Ending:
         faults.at("after_claim", item.uri)

@@ -20,7 +20,6 @@ from moderation.verdict import Verdict
 log = structlog.get_logger()
 
 _MOST = 64  # verdicts of one statement: some 200 KB, written in about 10 ms
-_LINGER_S = 0.05  # of a busy worker, for more to join: beside a judge's second or two it does not show
 _BUSY = 8  # items in hand from which a worker is busy
 
 _Waiting = tuple[Judged, Future[Ending]]
@@ -31,13 +30,19 @@ class Recorder:
 
     write: writes a group and says for each, in order, what became of it; waits for Postgres by itself.
     in_hand: how many items this worker has now.
+    linger_s: how long a busy worker's verdict may wait for more to join.
     """
 
     def __init__(
-        self, write: Callable[[Sequence[Judged]], list[Ending]], *, in_hand: Callable[[], int]
+        self,
+        write: Callable[[Sequence[Judged]], list[Ending]],
+        *,
+        in_hand: Callable[[], int],
+        linger_s: Callable[[], float] = lambda: 0.05,
     ) -> None:
         self._write = write
         self._in_hand = in_hand
+        self._linger_s = linger_s
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -67,7 +72,7 @@ class Recorder:
 
     def _gather(self) -> list[_Waiting]:
         """What else has come, or comes within moments; nothing more can, once all that is in hand is here."""
-        until = time.monotonic() + (_LINGER_S if self._in_hand() > _BUSY else 0.0)
+        until = time.monotonic() + (self._linger_s() if self._in_hand() > _BUSY else 0.0)
         more: list[_Waiting] = []
         while len(more) < _MOST - 1:
             left_s = until - time.monotonic() if len(more) + 1 < self._in_hand() else 0.0

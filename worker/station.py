@@ -18,6 +18,7 @@ from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
 from moderation.settings import LeaseSettings, QueueSettings
+from moderation.transport import QoS
 from moderation.verdict import Verdict
 from worker.assess import Subject, assess
 from worker.clock import Clock
@@ -31,6 +32,7 @@ from worker.pulse import Pulse
 from worker.readiness import Readiness
 from worker.report import ProbeSettings, Report, Wait
 from worker.settings import WorkerSettings
+from worker.sharing import Sharing
 from worker.sweeper import Sweeper
 from worker.tools import make_tools
 from worker.trial import Trial
@@ -74,6 +76,7 @@ class Station:
             tick=partial(self.pulse.beat, "gate"),
         )
         queue = QueueSettings()
+        self._sharing = Sharing(self.turns, threads=settings.threads)
         self.desk = Desk(
             self._engine,
             worker=settings.node,
@@ -82,6 +85,7 @@ class Station:
             assess=self._assess,
             put_back=self._doorbell.put_back,
             bundle=queue.bundle,
+            sharing=self._sharing,
         )
         self.herald = Herald(self._engine, ring_webhook, WebhookSettings(), worker=settings.node)
         self.desk.on_recorded = self.herald.recorded
@@ -98,7 +102,7 @@ class Station:
             worker=settings.node,
             lease=self._lease,
             queue=queue,
-            bundle=self.desk.tempo.rows,
+            bundle=self.desk.at_once,
             tick=partial(self.pulse.beat, "sweeper"),
         )
 
@@ -144,6 +148,7 @@ class Station:
 
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
+        self._sharing.close()
         for part in (self.desk, self.herald, self._sweeper, self._heartbeat, self._trial):
             part.stop()
         self._tools.close()
@@ -153,6 +158,12 @@ class Station:
             self._probes.stop()
         tracing.flush()
         log.info("worker_stopped", worker=self.settings.node)
+
+    def counted_by(self, qos: QoS) -> None:
+        """Have a channel count what is in hand here. There is another one after each reconnection."""
+        qos.weigh = self.desk.threads_for
+        qos.apart = lambda: self._sharing.parts
+        self.desk.on_taken = lambda id_: qos.taken(str(id_))  # a message's tag is its first row's id
 
     def waiting(self) -> int:
         """Messages in the queue. Raises BrokerUnavailable."""

@@ -97,6 +97,7 @@ def install(app: Celery, shift: Shift) -> None:
                 for queue in shift.queues:
                     consumer.cancel_task_queue(queue)
             if shift.station is not None:
+                shift.station.counted_by(consumer.task_consumer.channel.qos)
                 _follow_turns(consumer, shift.station.turns.most_in_hand)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, shift))
             self.telling = consumer.timer.call_repeatedly(
@@ -147,7 +148,7 @@ def _follow_gate(consumer: Any, queue: str, *, wanted: bool) -> None:
 
 
 def _follow_turns(consumer: Any, most_in_hand: int) -> None:
-    """Have as many messages out as there is use for. The pool's threads are made as they are needed, up to the most.
+    """Have as many rows out as there is use for. The pool's threads are made as they are needed, up to the most.
 
     Without this Celery takes one for each thread of its pool. Lowered below what is out, it takes none until enough
     have ended; a reply that is under way then waits in its socket (kombu sets it aside), or rings again.

@@ -1,4 +1,4 @@
-"""The tempo: how long an item takes here, and so how many of them a thread may take on at once."""
+"""The tempo: how long an item takes here, and so how many a thread may take on at once, and how long a verdict may wait."""
 
 import threading
 
@@ -6,6 +6,9 @@ _AT_ONCE_S = (
     0.1  # of work: more would wait behind others in this thread, leased, while other threads were free
 )
 _WEIGHT = 0.1  # of the newest item in the mean
+# How long a verdict waits for others to be written with: an eighth of what it took, within these bounds. What a worker that
+# dies has not written is judged again, so they are short.
+_LINGER, _LEAST_LINGER_S, _MOST_LINGER_S = 1 / 8, 0.05, 0.25
 
 
 class Tempo:
@@ -25,3 +28,7 @@ class Tempo:
     def rows(self) -> int:
         """How many rows a thread works off within a tenth of a second; 1 at least."""
         return max(1, min(self._most, int(_AT_ONCE_S / max(self._mean_s, 1e-6))))
+
+    def linger_s(self) -> float:
+        """How long a busy worker's verdict may wait for others to be written with it."""
+        return min(max(_LINGER * self._mean_s, _LEAST_LINGER_S), _MOST_LINGER_S)

@@ -110,13 +110,15 @@ class Turns:
 
     def _leave(self, begun_at: float, error: VetlineError | None) -> None:
         with self._changed:
+            before = self._climb.limit
             self._count(-1)
             if isinstance(error, Unavailable):
                 self._climb.start_over()
                 self._measure_from(self._now())
             elif begun_at >= self._since:  # else it was asked under another limit
                 self._note(self._now() - begun_at, is_fault=isinstance(error, JudgeTimeout | RuntimeFault))
-            self._changed.notify_all()
+            # One turn came free, so one thread is woken: dozens wait, and each would look and lie down again.
+            self._changed.notify(1 + max(0, self._climb.limit - before))
 
     # --- the window
 

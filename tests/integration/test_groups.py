@@ -138,15 +138,14 @@ def test_a_message_rings_several_rows_and_what_was_in_hand_at_a_death_by_itself(
     doorbell.close()
 
 
-def test_what_is_put_back_is_next_in_its_order(redis_url: str) -> None:
+def test_what_is_put_back_is_next_and_together(redis_url: str) -> None:
     doorbell = Doorbell(redis_url)
     first, second, third = (UUID(int=n) for n in range(3))
     doorbell.ring([Due(third, "https://images.test/3.jpg", "p@1", 1, 0)])
     doorbell.put_back([first, second])
     with redis.Redis.from_url(redis_url) as client:
-        popped = [client.rpop("vetline") for _ in range(3)]
-    for id_, message in zip((first, second, third), popped, strict=True):
-        assert str(id_) in str(message)
+        client.rpop("vetline")
+    assert doorbell.waiting() == [third]
     doorbell.close()
 
 

@@ -1,0 +1,63 @@
+"""Sharing: rows that came in one message, worked on by several threads at once.
+
+A message is Celery's and has a thread of Celery's pool, which works on the first of its rows. Where the judge is slow
+the others are shared out among threads of our own, so that a runtime is asked about all of them at once.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from worker.turns import Turns
+
+log = structlog.get_logger()
+
+_PART = 8  # of what is in hand, at most, comes in one message: the others are there to keep the judge busy meanwhile
+
+
+class Sharing:
+    """Threads, made as they are needed. What is shared out counts as in hand, beside Celery's own threads."""
+
+    def __init__(self, turns: Turns, *, threads: int) -> None:
+        self._turns = turns
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="row")
+        self._lock = threading.Lock()
+        self._parts = 0
+
+    @property
+    def parts(self) -> int:
+        """How many parts were shared out and have not ended: each has a thread, or waits for one."""
+        return self._parts
+
+    @property
+    def most(self) -> int:
+        """How many rows of one message this worker may take on, so that a message is a small part of what it has."""
+        return self._turns.most_in_hand // _PART
+
+    def share(self, part: Callable[[], object]) -> None:
+        """Have a part done in a thread of ours. It says by itself what came of it."""
+        self._count(+1)
+        try:
+            self._pool.submit(self._do, part)
+        except RuntimeError:  # closed: nobody would do it
+            self._count(-1)
+            raise
+
+    def close(self) -> None:
+        """After the last part."""
+        self._pool.shutdown()
+
+    def _do(self, part: Callable[[], object]) -> None:
+        try:
+            with self._turns.working():
+                part()
+        except Exception:  # nobody waits for it; what it held is freed by the lease
+            log.exception("part_failed")
+        finally:
+            self._count(-1)
+
+    def _count(self, step: int) -> None:
+        with self._lock:
+            self._parts += step
