@@ -16,8 +16,10 @@ def test_a_pause_holds_for_claims_within_two_seconds_and_a_resume_loses_nothing(
     system: System, tmp_path: Path
 ) -> None:
     system.worker()
-    system.server.script(default={"latency_s": 0.3})
-    uris = [system.image(f"i{n}", (n, n, n)) for n in range(60)]
+    system.server.script(
+        default={"latency_s": 0.6}
+    )  # so that much is left when a busy machine has typed the command
+    uris = [system.image(f"i{n}", (n, n, n)) for n in range(80)]
     ids = [system.client.submit(uri, POLICY, batch="b").id for uri in uris]
     wait_for(lambda: system.counts().get("done", 0) >= 5, what="the batch under way")
     said = run(tmp_path, "pause", "--batch", "b", "--reason", "a bad bucket", "--json")
@@ -38,6 +40,7 @@ def test_a_pause_holds_for_claims_within_two_seconds_and_a_resume_loses_nothing(
     assert "a bad bucket" in status.stdout
     (told,) = json.loads(run(tmp_path, "status", "--json").stdout)["pauses"]
     assert (told["scope"], told["name"]) == ("batch", "b")
+    system.server.script(default={"latency_s": 0.0})
     assert run(tmp_path, "resume", "--batch", "b").returncode == 0
     system.wait_for_counts(done=len(ids) + 1)
     assert other not in ids

@@ -203,13 +203,16 @@ def test_a_postgres_stopped_at_once_time_and_again_loses_nothing(
 def test_submitting_without_postgres_is_one_error_and_leaves_nothing_half_written(
     own_system: System, own_postgres: LocalPostgres
 ) -> None:
-    """What came in whole chunks before stays accepted; of the chunk that met the stop, all or nothing."""
+    """What came in whole chunks before stays accepted; of the chunk that met the stop, all or nothing.
+
+    The third is read while the second is committed.
+    """
     system = own_system
     accepted: list[UUID] = []
 
     def uris() -> Iterator[str]:
         for number in range(4 * CHUNK):
-            if number == CHUNK + 10:
+            if number == 2 * CHUNK + 10:
                 own_postgres.stop("immediate")
             yield f"https://images.test/{number}.jpg"
 
@@ -222,8 +225,8 @@ def test_submitting_without_postgres_is_one_error_and_leaves_nothing_half_writte
     start_again(own_postgres, system)
     ticket = system.client.submit("https://images.test/one.jpg", POLICY, key="one")
     assert not ticket.known
-    assert len(accepted) == CHUNK
-    assert system.counts() == {"queued": CHUNK + 1}
+    assert len(accepted) in (CHUNK, 2 * CHUNK)
+    assert system.counts()["queued"] - 1 in (CHUNK, 2 * CHUNK)  # the second may be committed, its reply lost
     assert violations(system.engine, [*accepted, ticket.id]) == []
 
 
