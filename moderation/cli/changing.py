@@ -77,7 +77,7 @@ def cancel(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel assessments that no worker has claimed. There is no way back but to submit them again."""
+    """Cancel assessments that no worker has claimed. To submit them again takes enqueue --again, or other keys."""
     selection = _narrowed(
         selected(ids=ids, batch=batch, policy=policy, host=host), everything, "--batch, --policy, --host"
     )

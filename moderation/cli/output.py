@@ -27,6 +27,17 @@ def talk(line: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
 
 
+def span(seconds: float | None) -> str:
+    """A time span for a person, in the largest unit that says enough; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
+
+
 class _Rate(ProgressColumn):
     """Items a second since the start; the task's field `before` is what was done before it."""
 
