@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -114,4 +114,6 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return str(_plain(value)).replace("[", "\\[")

@@ -145,7 +145,10 @@ def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) 
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:
-    assert re.search(r"^1\s+not_found\s+images\.test", run(tmp_path, "failed").stdout, re.MULTILINE)
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    row = rf"^1\s+not_found\s+images\.test\s+{at}\s+{at}\s*$"
+    assert re.search(row, run(tmp_path, "failed").stdout, re.MULTILINE)
+    assert "nothing failed that these filters mean" in run(tmp_path, "failed", "--code", "notfound").stderr
     told = run(tmp_path, "explain", judged["failed"], "--policy-text").stdout
     assert re.search(r"attempt 1 failed by w1: not_found: 404", told)
     assert "Provide a safety assessment" in told
