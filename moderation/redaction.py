@@ -15,6 +15,8 @@ _MAX_LENGTH = 512  # characters
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,20}):(.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._\-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9]+/[A-Za-z0-9.+\-]{1,60}")
+# What is left of a data URI; in a text a URI ends at a space, so there it may come without its last word.
+_REDACTED_DATA = re.compile(rf"(?:{_MEDIA_TYPE.pattern})?,{_ELLIPSIS}\(\d{{1,10}}(?: characters\))?")
 
 # Parameters that choose a rendition, and values that are too short and plain to be a key.
 _PLAIN_PARAMETERS = frozenset(
@@ -71,6 +73,8 @@ def redact_event(_logger: object, _method: str, event: MutableMapping[str, Any])
 
 
 def _redact_data(rest: str) -> str:
+    if _REDACTED_DATA.fullmatch(rest):
+        return f"data:{rest}"
     media_type = _MEDIA_TYPE.match(rest)
     return f"data:{media_type[0] if media_type else ''},{_ELLIPSIS}({len(rest)} characters)"
 

@@ -14,7 +14,7 @@ from moderation.cli.output import print_json, progress_bar, talk
 from moderation.cli.reading import Batch, Json, Policy
 from moderation.cli.selecting import All, Code, Host, Ids, NewerThan, OlderThan, age, selected
 from moderation.errors import InvalidSubmission
-from moderation.ledger.retry import cancel_queued, count_retryable, retry_failed
+from moderation.ledger.retry import cancel_queued, count_cancellable, count_retryable, retry_failed
 from moderation.ledger.selection import Selection
 from moderation.ledger.stuck import Stuck, count_stuck, free_stuck
 from moderation.settings import LeaseSettings
@@ -54,6 +54,7 @@ def retry(
             newer_than=newer_than,
         ),
         everything,
+        "--code, --batch, --policy, --host, an age",
     )
     with opened_ledger() as engine:
         wanted = count_retryable(engine, selection)
@@ -73,12 +74,19 @@ def cancel(
     policy: Policy = None,
     host: Host = None,
     everything: All = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel assessments that no worker has claimed."""
-    selection = _narrowed(selected(ids=ids, batch=batch, policy=policy, host=host), everything)
+    """Cancel assessments that no worker has claimed. To submit them again takes enqueue --again, or other keys."""
+    selection = _narrowed(
+        selected(ids=ids, batch=batch, policy=policy, host=host), everything, "--batch, --policy, --host"
+    )
     with opened_ledger() as engine:
-        count = _in_pages(lambda _: cancel_queued(engine, selection, limit=_PAGE), "cancelled", None)
+        wanted = count_cancellable(engine, selection)
+        if dry_run:
+            _report("would be cancelled", wanted, as_json)
+            return
+        count = _in_pages(lambda _: cancel_queued(engine, selection, limit=_PAGE), "cancelled", wanted)
     _report("cancelled", count, as_json)
 
 
@@ -116,9 +124,10 @@ def _free(engine: Engine, after_s: float) -> Stuck:
             return Stuck(leases, rings)
 
 
-def _narrowed(selection: Selection, everything: bool) -> Selection:
+def _narrowed(selection: Selection, everything: bool, filters: str) -> Selection:
+    """filters: those that the command has, for whoever named none. Raises InvalidSubmission then."""
     if selection == Selection() and not everything:
-        raise InvalidSubmission("say which: an ID, --code, --batch, --policy, --host, an age, or --all")
+        raise InvalidSubmission(f"say which: an ID, {filters}, or --all")
     return selection
 
 

@@ -9,6 +9,7 @@ from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.reading import Batch, Json, Policy
 from moderation.cli.selecting import Code, Host, NewerThan, OlderThan, selected
 from moderation.ledger.failures import Group, failure_counts, failure_groups, failures
+from moderation.ledger.selection import Selection
 from moderation.redaction import redact_uri
 
 commands = typer.Typer()
@@ -48,10 +49,10 @@ def failed(
     if as_json:
         print_json({"failed": total, "counts": counts, "groups": groups, "items": rows})
     elif not groups:
-        talk("nothing failed")
+        talk("nothing failed" if selection == Selection() else "nothing failed that these filters mean")
     else:
         headings = {group.value: group.value for group in groups_by}
-        print_table(groups, {"n": "failed"} | headings | {"first_at": "first", "last_at": "last"})
+        print_table(groups, {"n": "failed"} | headings | {"first_at": "first (UTC)", "last_at": "last (UTC)"})
         if rows:
             typer.echo()
             print_table(rows, _COLUMNS)

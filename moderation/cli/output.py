@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import to_json
@@ -25,6 +25,17 @@ Row = Mapping[str, Any]
 def talk(line: str) -> None:
     """One line for a person, on stderr."""
     Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def span(seconds: float | None) -> str:
+    """A time span for a person, in the largest unit that says enough; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
 class _Rate(ProgressColumn):
@@ -103,4 +114,6 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.3g}"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return str(_plain(value)).replace("[", "\\[")

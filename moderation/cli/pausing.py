@@ -65,7 +65,7 @@ def cap(
         return
     if in_hand is not None and lift:
         raise InvalidSubmission("say a number or --lift, not both")
-    scope, name = _target(batch, None, tenant, False)
+    scope, name = _target(batch, tenant=tenant, options="--batch or --tenant")
     with opened_ledger() as engine:
         if in_hand is None:
             changed = pauses.uncap(engine, scope, name)
@@ -88,15 +88,21 @@ def _list_caps(as_json: bool) -> None:
         talk("no caps")
 
 
-def _target(batch: str | None, policy: str | None, tenant: str | None, everything: bool) -> tuple[Scope, str]:
+def _target(
+    batch: str | None,
+    policy: str | None = None,
+    tenant: str | None = None,
+    everything: bool = False,
+    *,
+    options: str = "--batch, --policy, --tenant or --all",
+) -> tuple[Scope, str]:
+    """options: those that the command has, for whoever gave none of them or several. Raises InvalidSubmission then."""
     named = {Scope.BATCH: batch, Scope.POLICY: policy, Scope.TENANT: tenant}
     chosen = [(scope, name) for scope, name in named.items() if name is not None]
     if everything:
         chosen.append((Scope.EVERYTHING, ""))
     if len(chosen) != 1:
-        raise InvalidSubmission(
-            "say which one: --batch, --policy, --tenant or --all, as far as this command has them"
-        )
+        raise InvalidSubmission(f"say which one, and only one: {options}")
     return chosen[0]
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from moderation.cli.opening import opened_ledger
-from moderation.cli.output import print_jsonl, talk
+from moderation.cli.output import print_jsonl, span, talk
 from moderation.cli.reading import Batch, Json
 from moderation.errors import LedgerUnavailable
 from moderation.ledger import reading, tally
@@ -93,7 +93,7 @@ def page(sight: Sight) -> RenderableType:
     head.add_row(
         *(Text(f"{name} {count:,}", style=_STYLES.get(name, "")) for name, count in sight.states.items())
     )
-    left = f", {_span(sight.left_s)} left" if sight.left_s is not None else ""
+    left = f", {span(sight.left_s)} left" if sight.left_s is not None else ""
     title = f"batch {sight.batch}" if sight.batch else "everything"
     parts: list[RenderableType] = [
         Text(f"{title}: {sight.per_s:.1f}/s over the last minute{left}", style="bold"),
@@ -119,8 +119,8 @@ def _workers(rows: list[dict[str, Any]]) -> RenderableType:
             Text(row["worker"]),
             str(row["in_hand"]),
             str(row["last_minute"]),
-            _span(row["oldest_s"]),
-            f"{_span(row['answered_s'])} ago" if row["answered_s"] is not None else "",
+            span(row["oldest_s"]),
+            f"{span(row['answered_s'])} ago" if row["answered_s"] is not None else "",
             Text(row["runtime"] or ""),
             style="red" if row["lease_ran_out"] else None,
         )
@@ -131,17 +131,7 @@ def _swept(sweep: dict[str, Any] | None) -> Text:
     if sweep is None:
         return Text("swept: never; no worker has run on this ledger", style="yellow")
     late = sweep["age_s"] > _SWEEP_LATE_S
-    return Text(f"swept {_span(sweep['age_s'])} ago by {sweep['worker']}", style="red" if late else "dim")
-
-
-def _span(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return Text(f"swept {span(sweep['age_s'])} ago by {sweep['worker']}", style="red" if late else "dim")
 
 
 def _follow(engine: Engine, batch: str | None, every_s: float, until_done: bool) -> None:

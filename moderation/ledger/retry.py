@@ -30,9 +30,13 @@ _RETRY = text(f"""
     RETURNING a.id
 """)
 
+_CANCELLABLE = f"a.state = 'queued' AND {SELECTED}"
+
+_COUNT_CANCELLABLE = text(f"SELECT count(*) FROM assessment a WHERE {_CANCELLABLE}")
+
 _CANCEL = text(f"""
     WITH chosen AS (
-        SELECT a.id FROM assessment a WHERE a.state = 'queued' AND {SELECTED} LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT a.id FROM assessment a WHERE {_CANCELLABLE} LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     UPDATE assessment a SET state = 'cancelled', ring_at = NULL, rung_at = NULL, not_before = NULL, ended_at = now()
     FROM chosen WHERE a.id = chosen.id
@@ -71,6 +75,12 @@ def retry_failed(
     values = selection.values() | {"limit": limit, "before": before, "first_s": first_s, "every_s": every_s}
     with reaching_postgres(), engine.connect() as connection:
         return list(connection.execute(_RETRY, values).scalars())
+
+
+def count_cancellable(engine: Engine, selection: Selection) -> int:
+    """How many `cancel_queued` would cancel."""
+    with reaching_postgres(), engine.connect() as connection:
+        return int(connection.execute(_COUNT_CANCELLABLE, selection.values()).scalar_one())
 
 
 def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) -> list[UUID]:

@@ -57,6 +57,8 @@ def open_source(name: str, reading: Reading) -> Source:
     if name == STDIN:
         return _list(name, Form.LINES if reading.form is Form.AUTO else reading.form, reading)
     if _is_prefix(name):
+        if not name.partition("://")[2].strip("/"):
+            raise BadSource(f"{name} names no bucket: s3://bucket/prefix/")
         check_boto3()
         return S3Prefix(name, reading.patterns)
     if names_a_uri(name):

@@ -20,10 +20,10 @@ class Columns:
     key: str | None = None
     metadata: tuple[str, ...] = ()
 
-    def check(self, names: Collection[str], source: str) -> None:
-        """Raises BadSource where a table has not these columns."""
+    def check(self, names: Collection[str], source: str, *, added: Collection[str] = ()) -> None:
+        """Raises BadSource where a table has not these columns. added: what its reader makes of others."""
         wanted = [name for name in (self.uri, self.key, *self.metadata) if name not in {None, ALL}]
-        if missing := next((name for name in wanted if name not in names), None):
+        if missing := next((name for name in wanted if name not in {*names, *added}), None):
             raise BadSource(f"{source} has no column {missing!r}; it has {', '.join(names)}")
         if self.uri is None and not set(_USUAL) & set(names):
             raise BadSource(

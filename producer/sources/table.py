@@ -31,7 +31,7 @@ class Table:
         names = next(rows, None)
         if not names:
             raise BadSource(f"{self.name} has no header")
-        self.columns.check(list(self.change(dict.fromkeys(names, ""))), self.name)
+        self.columns.check(names, self.name, added=self.change(dict.fromkeys(names, "")).keys())
         while True:
             what: Item | Refusal
             start = lines.number + 1

@@ -45,7 +45,8 @@ def judged(postgres_url: str) -> dict[str, str]:
         (["enqueue", "samples", "--priority", "urgent"], 2, "priority must be high, normal or low"),
         (["explain", "not-an-id"], 2, "is not an assessment's id"),
         (["explain", "01a209ff-2fdb-740b-b519-169510a8ad94"], 1, "no assessment"),
-        (["retry"], 2, "say which"),
+        (["retry"], 2, "say which: an ID, --code, --batch, --policy, --host, an age, or --all"),
+        (["cancel"], 2, "say which: an ID, --batch, --policy, --host, or --all"),
         (["verdicts", "--fail-on", "blue"], 2, "--fail-on takes unsafe"),
         (["no-such-command"], 2, "No such command"),
         (["worker", "--judge", "oracle"], 2, "judge"),
@@ -144,7 +145,10 @@ def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) 
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:
-    assert re.search(r"^1\s+not_found\s+images\.test", run(tmp_path, "failed").stdout, re.MULTILINE)
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    row = rf"^1\s+not_found\s+images\.test\s+{at}\s+{at}\s*$"
+    assert re.search(row, run(tmp_path, "failed").stdout, re.MULTILINE)
+    assert "nothing failed that these filters mean" in run(tmp_path, "failed", "--code", "notfound").stderr
     told = run(tmp_path, "explain", judged["failed"], "--policy-text").stdout
     assert re.search(r"attempt 1 failed by w1: not_found: 404", told)
     assert "Provide a safety assessment" in told
@@ -154,4 +158,6 @@ def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, jud
     dry = run(tmp_path, "retry", "--code", "not_found", "--dry-run", "--json")
     assert json.loads(dry.stdout) == {"would_be_retried": 1}
     assert json.loads(run(tmp_path, "retry", "--code", "not_found", "--json").stdout) == {"retried": 1}
+    dry = run(tmp_path, "cancel", "--batch", "b", "--dry-run", "--json")
+    assert json.loads(dry.stdout) == {"would_be_cancelled": 2}
     assert json.loads(run(tmp_path, "cancel", "--batch", "b", "--json").stdout) == {"cancelled": 2}

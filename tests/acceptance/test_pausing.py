@@ -16,9 +16,8 @@ def test_a_pause_holds_for_claims_within_two_seconds_and_a_resume_loses_nothing(
     system: System, tmp_path: Path
 ) -> None:
     system.worker()
-    system.server.script(
-        default={"latency_s": 0.6}
-    )  # so that much is left when a busy machine has typed the command
+    # So that much is left when a busy machine has typed the command.
+    system.server.script(default={"latency_s": 0.6})
     uris = [system.image(f"i{n}", (n, n, n)) for n in range(80)]
     ids = [system.client.submit(uri, POLICY, batch="b").id for uri in uris]
     wait_for(lambda: system.counts().get("done", 0) >= 5, what="the batch under way")
@@ -51,8 +50,17 @@ def test_what_is_paused_can_be_cancelled_and_caps_are_listed(system: System, tmp
     system.client.submit_many([system.image("a")] * 3, POLICY, batch="b")
     assert json.loads(run(tmp_path, "cancel", "--batch", "b", "--json").stdout) == {"cancelled": 3}
     assert run(tmp_path, "cap", "5", "--tenant", "acme").returncode == 0
-    (cap,) = json.loads(run(tmp_path, "cap", "--json").stdout)["caps"]
-    assert (cap["scope"], cap["name"], cap["in_hand"]) == ("tenant", "acme", 5)
+    for words in (["cap", "--json"], ["status", "--json"]):
+        (cap,) = json.loads(run(tmp_path, *words).stdout)["caps"]
+        assert (cap["scope"], cap["name"], cap["in_hand"]) == ("tenant", "acme", 5)
+    assert "capped: tenant acme at 5, by " in run(tmp_path, "status").stdout
     assert run(tmp_path, "cap", "--lift", "--tenant", "acme").returncode == 0
-    for words in (["pause"], ["pause", "--batch", "b", "--all"], ["cap", "0", "--batch", "b"]):
-        assert run(tmp_path, *words).returncode == 2
+    for words, said in (
+        (["pause"], "only one: --batch, --policy, --tenant or --all"),
+        (["pause", "--batch", "b", "--all"], "only one: --batch, --policy, --tenant or --all"),
+        (["cap", "5"], "only one: --batch or --tenant\n"),
+        (["cap", "0", "--batch", "b"], "1"),
+    ):
+        ended = run(tmp_path, *words)
+        assert ended.returncode == 2
+        assert said in ended.stderr

@@ -110,6 +110,10 @@ def test_a_worker_has_the_time_to_drain() -> None:
     assert {"/dev/shm", "/home/vetline"} <= shared
 
 
+def test_a_worker_names_itself_after_its_judge_its_gpu_and_its_host() -> None:
+    assert "VETLINE_WORKER_NAME" not in {entry["name"] for entry in container(RUN["worker"])["env"]}
+
+
 def test_the_door_and_its_service_agree() -> None:
     (port,) = container(RUN["serve"])["ports"]
     assert port["containerPort"] == ServeSettings().port

@@ -168,6 +168,19 @@ def test_paths_in_a_table_are_beside_it(tmp_path: Path) -> None:
     assert uris(steps(tmp_path / "data" / "t.jsonl")) == [(tmp_path / "data" / "1.jpg").as_uri()]
 
 
+@pytest.mark.parametrize("place", ["s3://", "s3:///"])
+def test_a_prefix_without_a_bucket_is_one_clear_line(place: str) -> None:
+    with pytest.raises(BadSource, match="names no bucket"):
+        open_source(place, Reading())
+
+
+def test_what_a_table_lacks_is_told_with_the_columns_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("image_path,rating\na.jpg,Safe\n")
+    with pytest.raises(BadSource, match=r"no column 'url'; it has image_path, rating$"):
+        list(open_source(str(path), Reading(form=Form.LLAVAGUARD)).read())
+
+
 def test_llavaguard_labels_stand_in_the_metadata(tmp_path: Path) -> None:
     prompt = "Provide a safety assessment"
     with (tmp_path / "test.csv").open("w") as file:
