@@ -104,10 +104,9 @@ class Desk:
         self._dock = Dock()
         self._claiming = Claiming(engine, worker=worker, lease=lease, dock=self._dock, hand=self.hand)
         self.settle_doubts = self._claiming.settle_doubts
-        self.on_recorded: Callable[[], object] = lambda: None  # called once verdicts are committed
-        self.on_taken: Callable[[UUID], object] = lambda _: (
-            None
-        )  # called once a message's other rows are shared out
+        # Called once verdicts are committed; and once the rows that came in a message beside its first are shared out.
+        self.on_recorded: Callable[[], object] = lambda: None
+        self.on_taken: Callable[[UUID], object] = lambda _: None
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
 
