@@ -7,7 +7,7 @@ from pathlib import Path
 from moderation.errors import BadSource, InvalidSubmission
 from producer.sources.columns import image_named
 from producer.sources.folder import Folder
-from producer.sources.item import Cursor, Refusal, Step
+from producer.sources.item import Cursor, Refusal, Step, names_a_uri
 from producer.sources.text import Line, base_of, identity_of, lines_of
 
 
@@ -21,17 +21,17 @@ class Lines:
         return identity_of(self.name)
 
     def read(self, after: Cursor = None) -> Iterator[Step]:
-        behind = after if isinstance(after, int) else 0
+        behind, base = after if isinstance(after, int) else 0, base_of(self.name)
         for line in lines_of(self.name):
             if line.number > behind and (line.text is None or _says_something(line.text)):
-                yield from self._steps(line)
+                yield from self._steps(line, base)
 
-    def _steps(self, line: Line) -> Iterator[Step]:
-        base, text = base_of(self.name), (line.text or "").strip()
+    def _steps(self, line: Line, base: Path) -> Iterator[Step]:
+        text = (line.text or "").strip()
         what: Refusal | None = None
         if line.text is None:
             what = Refusal(line.problem)
-        elif _is_folder(base / text):
+        elif not names_a_uri(text) and _is_folder(base / text):
             yield from self._folder(base / text, line)
             return
         try:
