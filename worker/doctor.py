@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import redis
 import typer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from moderation.broker import connect, reaching_redis, read_broker
 from moderation.cli.output import print_json
 from moderation.doorbell import Doorbell
 from moderation.errors import VetlineError
@@ -182,7 +182,10 @@ def _redis(services: Services) -> Iterator[Check]:
         waiting = doorbell.depth()
     finally:
         doorbell.close()
-    with redis.Redis.from_url(services.redis_url, retry=Retry(NoBackoff(), 1)) as client:
+    with (
+        connect(read_broker(services.redis_url), retry=Retry(NoBackoff(), 1)) as client,
+        reaching_redis(),
+    ):
         info: dict[str, Any] = client.info()
     found = str(info["redis_version"])
     yield Check("redis", State.OK, f"{services.redis_from}, {found}, {waiting} messages wait")
