@@ -16,7 +16,7 @@ import redis
 from redis.exceptions import NoPermissionError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from moderation.errors import BadSetting, BrokerUnavailable
+from moderation.errors import BadSetting, BrokerRefused, BrokerUnavailable
 
 # What Celery calls it is understood too.
 _VERIFY = {"required": "required", "none": "none", "cert_required": "required", "cert_none": "none"}
@@ -69,7 +69,7 @@ def reaching_redis() -> Iterator[None]:
     try:
         yield
     except NoPermissionError as exc:
-        raise BrokerUnavailable(f"Redis refuses this user: {exc}") from exc
+        raise BrokerRefused(f"Redis refuses this user: {exc}") from exc
     except redis.RedisError as exc:
         raise BrokerUnavailable(f"Redis: {exc}") from exc
 

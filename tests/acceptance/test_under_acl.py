@@ -101,7 +101,6 @@ def test_a_full_run_under_users_of_their_own_meets_no_refusal(
         # every connection cut
         for kind in ("normal", "pubsub"):
             guarded.admin.client_kill_filter(_type=kind, skipme=True)
-        print(guarded.refused())
         wait_for(lambda: "Connection to broker lost" in worker.text, what="the worker to lose its connection")
         client.submit(system.image("after", (3, 2, 1)), POLICY, reuse=False)
         system.wait_for_counts(done=7)

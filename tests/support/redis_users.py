@@ -14,7 +14,7 @@ from moderation.services.child import LOOPBACK, Child, start_on_a_port
 from moderation.services.redis import _program
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "redis" / "users.sh"
-USERS = ("admin", "producer", "worker", "flower", "watcher")
+USERS = ("admin", "producer", "plain", "worker", "flower", "watcher")
 PASSWORDS = {user: f"{user}-s3cret/+@:%" for user in USERS}  # what a URL must have quoted
 
 
