@@ -34,7 +34,6 @@ class GuardedRedis:
         return [f"{entry['username']}: {entry['object']} ({entry['reason']})" for entry in log]
 
 
-
 def acl(*, prefix: str = "") -> str:
     """The file that Redis reads."""
     env = {f"REDIS_{user.upper()}_PASSWORD": password for user, password in PASSWORDS.items()}
