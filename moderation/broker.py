@@ -64,14 +64,23 @@ def connect(broker: Broker, **options: Any) -> redis.Redis:
 
 
 @contextmanager
-def reaching_redis() -> Iterator[None]:
-    """Turns Redis being away, or refusing a command, into BrokerUnavailable."""
+def reaching_redis(broker: Broker) -> Iterator[None]:
+    """Turns Redis being away into BrokerUnavailable, and a command that its ACL keeps from us into BrokerRefused."""
     try:
         yield
     except NoPermissionError as exc:
         raise BrokerRefused(f"Redis refuses this user: {exc}") from exc
     except redis.RedisError as exc:
-        raise BrokerUnavailable(f"Redis: {exc}") from exc
+        raise BrokerUnavailable(f"Redis: {exc}{_hint(broker, exc)}") from exc
+
+
+def _hint(broker: Broker, error: redis.RedisError) -> str:
+    """What such an error is, where one side speaks TLS and the other does not."""
+    if broker.tls is None and "Connection closed by server" in str(error):
+        return " (TLS is asked for by rediss://)"
+    if broker.tls is not None and "Timeout connecting" in str(error):
+        return " (a Redis without TLS is asked by redis://)"
+    return ""
 
 
 def _tls(given: dict[str, str]) -> dict[str, Any]:

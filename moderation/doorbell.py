@@ -62,8 +62,9 @@ class Doorbell:
         self._settings = settings or QueueSettings()
         self._queues = tuple(self._settings.key_prefix + name for name in self._settings.names)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
+        self._broker = read_broker(redis_url)
         self._redis = connect(
-            read_broker(redis_url),
+            self._broker,
             socket_timeout=self._settings.socket_timeout_s,
             socket_connect_timeout=self._settings.socket_timeout_s,
             retry=Retry(NoBackoff(), 1),  # a connection that idled away is replaced once, at once
@@ -76,7 +77,7 @@ class Doorbell:
 
     def depths(self) -> tuple[int, int]:
         """Messages waiting: urgent ones, and the others. Raises BrokerUnavailable."""
-        with reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+        with reaching_redis(self._broker), self._redis.pipeline(transaction=False) as pipe:
             for queue in self._queues:
                 pipe.llen(queue)
             urgent, others = pipe.execute()
@@ -84,7 +85,7 @@ class Doorbell:
 
     def waiting(self) -> list[UUID]:
         """The assessments that messages in the queues name. Raises BrokerUnavailable."""
-        with reaching_redis():
+        with reaching_redis(self._broker):
             messages = [message for queue in self._queues for message in self._redis.lrange(queue, 0, -1)]
         return [id_ for message in messages for id_ in _named_in(message)]
 
@@ -99,7 +100,7 @@ class Doorbell:
         """
         calls = _one_each(calls)
         urgent, others = self._queues
-        with reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+        with reaching_redis(self._broker), self._redis.pipeline(transaction=False) as pipe:
             for queue, is_urgent in ((urgent, True), (others, False)):
                 mine = [call for call in calls if _is_urgent(call) is is_urgent]
                 if messages := [self._message(*together) for together in _bundles(mine, bundle)]:
@@ -112,7 +113,7 @@ class Doorbell:
     def put_back(self, ids: Sequence[UUID]) -> None:
         """Ring these rows next, each by itself: they came in a message with others. Raises BrokerUnavailable."""
         calls = [_Again(id_) for id_ in ids]
-        with reaching_redis():
+        with reaching_redis(self._broker):
             self._redis.rpush(self._queues[1], *map(self._message, reversed(calls)))
 
     def close(self) -> None:

@@ -182,12 +182,10 @@ def _redis(services: Services) -> Iterator[Check]:
         waiting = doorbell.depth()
     finally:
         doorbell.close()
+    broker = read_broker(services.redis_url)
     here = f"{services.redis_from}, {waiting} messages wait"
     try:
-        with (
-            connect(read_broker(services.redis_url), retry=Retry(NoBackoff(), 1)) as client,
-            reaching_redis(),
-        ):
+        with connect(broker, retry=Retry(NoBackoff(), 1)) as client, reaching_redis(broker):
             info: dict[str, Any] = client.info()
     except BrokerRefused as exc:
         yield Check("redis", State.OK, here)
