@@ -75,11 +75,11 @@ def reaching_redis(broker: Broker) -> Iterator[None]:
 
 
 def _hint(broker: Broker, error: redis.RedisError) -> str:
-    """What such an error is, where one side speaks TLS and the other does not."""
+    """What such an error is, where one side speaks TLS and the other does not; no URL, which a log would leave out."""
     if broker.tls is None and "Connection closed by server" in str(error):
-        return " (TLS is asked for by rediss://)"
+        return " (for TLS the URL begins with rediss)"
     if broker.tls is not None and "Timeout connecting" in str(error):
-        return " (a Redis without TLS is asked by redis://)"
+        return " (without TLS the URL begins with redis)"
     return ""
 
 

@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError
 
 log = structlog.get_logger()
 
-_ASK_AGAIN_S = 3.0
+_ASK_AGAIN_S = 3.0  # seldom enough to read the log by
 _TURN_S = 0.25
 
 

@@ -98,10 +98,6 @@ CASES = {
         "doctor --worker", lambda ends: {"REDIS_URL": ends.redis_url(ssl_ca_certs="stranger.pem")},
         1, "certificate verify failed",
     ),
-    "Redis asked in plain text": (
-        "doctor --worker", lambda ends: {"REDIS_URL": ends.redis_url().replace("rediss://", "redis://")},
-        1, "TLS is asked for by rediss://",
-    ),
 }  # fmt: skip
 
 

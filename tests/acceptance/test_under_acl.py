@@ -15,6 +15,7 @@ from moderation.cursor import START
 from moderation.ledger import pauses, webhooks
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import EVERYTHING
+from moderation.queue import make_app
 from moderation.services.child import free_port
 from moderation.webhook import new_secret
 from producer import Client
@@ -108,7 +109,8 @@ def test_a_full_run_under_users_of_their_own_meets_no_refusal(
         wait_for(lambda: worker.said("Connection to broker lost"), what="the worker to lose its connection")
         system.client.submit(system.image("after", (3, 2, 1)), POLICY, reuse=False)
         system.wait_for_counts(done=8)
-        assert "pong" in inspect(each["flower"], "ping")
+        with make_app(each["flower"]["REDIS_URL"]) as app:
+            assert "celery@w1" in (app.control.inspect(timeout=2, limit=1).ping() or {})
         assert worker.stop() == 0
     refused = [line for line in guarded.refused() if line not in _NOT_OURS]
     assert refused == []

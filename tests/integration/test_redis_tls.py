@@ -155,9 +155,9 @@ def test_plain_text_where_tls_is_spoken_and_the_other_way_round(
     monkeypatch.setenv("VETLINE_QUEUE_SOCKET_TIMEOUT_S", "0.5")
     server = redis_server.server
     assert server.port is not None
-    with pytest.raises(BrokerUnavailable, match="rediss://"):
+    with pytest.raises(BrokerUnavailable, match="begins with rediss"):
         by_doorbell(server.url.replace(f":{server.port}/", f":{front.port}/"))
-    with pytest.raises(BrokerUnavailable, match=" redis://"):
+    with pytest.raises(BrokerUnavailable, match=r"begins with redis\)"):
         by_doorbell(url_of(server, server.port, ssl_ca_certs=files / "ca.pem"))
 
 
