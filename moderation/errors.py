@@ -11,8 +11,8 @@
     │   ├── UnsupportedType, Undecodable, TooManyPixels
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
-    │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, BrokerUnavailable, ServiceMissing
-    │   ├── ConsumerTaken, DatabaseRestored, QueueFull, SourceUnavailable
+    │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, ServiceMissing
+    │   ├── BrokerUnavailable (BrokerRefused), ConsumerTaken, DatabaseRestored, QueueFull, SourceUnavailable
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -258,6 +258,12 @@ class BrokerUnavailable(Unavailable):
     """Redis refused the call or dropped the connection."""
 
     code = "broker_unavailable"
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Redis answers, and its ACL keeps this user from the command."""
+
+    code = "broker_refused"
 
 
 class SourceUnavailable(Unavailable):

@@ -2,17 +2,28 @@
 
 from celery import Celery
 from kombu import Exchange, Queue
+from kombu.connection import resolve_aliases  # type: ignore[attr-defined]  # not in kombu's stubs
 
+from moderation.broker import read_broker
 from moderation.settings import QueueSettings
+
+_TRANSPORT = "moderation.transport:Transport"
+# How kombu spells a URL of ours: for people, and for Flower, which asks for the lengths of queues by its scheme.
+resolve_aliases[_TRANSPORT] = "redis"
 
 
 def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
-    """A Celery app on the doorbell's Redis. Sending `vetline.assess` with `uri` and `policy` submits an image."""
+    """A Celery app on the doorbell's Redis. Sending `vetline.assess` with `uri` and `policy` submits an image.
+
+    Raises BadSetting where the URL is not one.
+    """
     settings = settings or QueueSettings()
+    broker = read_broker(redis_url)
     app = Celery("vetline")
     app.conf.update(
-        broker_url=redis_url,
-        broker_transport="moderation.transport:Transport",
+        broker_url=broker.url,
+        broker_use_ssl=broker.tls,
+        broker_transport=_TRANSPORT,
         broker_transport_options={
             "global_keyprefix": settings.key_prefix,
             "priority_steps": [0],  # one list: the ledger rings in order of priority

@@ -25,6 +25,7 @@ from typing import Any
 from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 
+from moderation.broker import QUIET
 from moderation.doorbell import MORE
 
 
@@ -96,7 +97,7 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """A Redis channel with the QoS above."""
+    """A Redis channel with the QoS above, and connections that say no more than those of `moderation.broker`."""
 
     QoS = QoS
     _in_poll: Any  # kombu sets these two where no type checker sees it
@@ -111,6 +112,10 @@ class Channel(kombu_redis.Channel):
             except self.connection_errors:
                 self._in_poll = None
         super().close()
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # not in kombu's stubs
+        return parameters | QUIET
 
 
 class Transport(kombu_redis.Transport):

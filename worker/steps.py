@@ -11,6 +11,7 @@ from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
 from worker import showing
+from worker.consumer import patient
 from worker.progress import Progress
 from worker.pulse import HUB, HUB_S
 from worker.station import Station
@@ -53,6 +54,12 @@ class Shift:
         # The hub's thread looks at it in each of its rounds; its stubs know the initial None alone.
         celery_state.should_stop = exit_code  # type: ignore[assignment]
 
+    def refused(self, reason: str) -> None:
+        """Redis answers and refuses: nothing stalls, and nothing is taken."""
+        if self.station is not None and self.progress is not None:
+            self.station.board.wait_for(_QUEUE, reason)
+            self.progress.reconnected()
+
     def end(self) -> None:
         if self.station is not None:
             self.station.stop()
@@ -61,6 +68,7 @@ class Shift:
 
 def install(app: Celery, shift: Shift) -> None:
     """Add to an app the steps that begin, follow and end a shift."""
+    app.conf.worker_consumer = patient(shift.refused)
 
     class StationStep(bootsteps.StartStopStep):
         """Starts the station after the pool. Celery stops it before the pool, so it drains the pool itself."""

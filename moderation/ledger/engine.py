@@ -1,9 +1,11 @@
 """The connection to Postgres, and the one seam where its errors become ours."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psycopg.pq import Conninfo
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import IsolationLevel
@@ -11,11 +13,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from moderation.errors import BadSetting, LedgerUnavailable
+from moderation.redaction import MARK
 from moderation.settings import LedgerSettings
 
 # Postgres' classes of "not now": connection lost, too many connections, shut down, read-only standby, a transaction
 # that stood still, lock timeout, deadlock.
 _DOWN_STATES = ("08", "53", "57", "25006", "25P03", "55P03", "40")
+
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_A_FILE = re.compile(r'(?<= file )"[^"]*"')  # libpq names keys and certificates by their paths
 
 # A Postgres whose machine is gone says nothing more, and the system would wait a quarter of an hour for it.
 _VANISHED = {
@@ -34,6 +40,11 @@ def ledger_url(database_url: str) -> URL:
         raise BadSetting("DATABASE_URL is not a database URL") from exc
     if url.get_backend_name() not in {"postgres", "postgresql"}:
         raise BadSetting(f"DATABASE_URL must be a Postgres URL, not {url.get_backend_name()}")
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    if unknown := sorted(url.query.keys() - known):
+        raise BadSetting(f"DATABASE_URL: {unknown[0]} is not a parameter of libpq")
+    if (mode := url.query.get("sslmode", "prefer")) not in _SSL_MODES:
+        raise BadSetting(f"DATABASE_URL: sslmode is one of {', '.join(_SSL_MODES)}, not {mode}")
     return url.set(drivername="postgresql+psycopg")
 
 
@@ -79,7 +90,8 @@ def reaching_postgres() -> Iterator[None]:
         if not is_down(exc):
             raise
         reason = str(exc.orig).strip().splitlines()
-        raise LedgerUnavailable(f"Postgres: {reason[0] if reason else type(exc.orig).__name__}") from exc
+        line = reason[0] if reason else type(exc.orig).__name__
+        raise LedgerUnavailable(f"Postgres: {_A_FILE.sub(MARK, line)}") from exc
 
 
 @contextmanager

@@ -37,6 +37,7 @@ from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.services.postgres import LocalPostgres
 from tests.support.ledger import claimed, record, submitted, verdict
+from tests.support.logins import login_url, run
 
 Login = Callable[[str], Engine]
 Verb = Callable[[Engine, Engine], Any]  # under the role; and as the owner, for what must be there before
@@ -131,22 +132,11 @@ def login(ledger: Engine) -> Iterator[Login]:
     with ExitStack() as stack:
 
         def open_as(role: str) -> Engine:
-            name = f"login_{role}_{ledger.url.database}"  # roles are the cluster's
-            with ledger.connect() as connection:
-                connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'test' IN ROLE {role}"))
-            url = ledger.url.set(username=name, password="test").render_as_string(hide_password=False)
-            engine = open_ledger(url)
-            stack.callback(run, ledger, f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+            engine = open_ledger(stack.enter_context(login_url(ledger, role)))
             stack.callback(engine.dispose)
             return engine
 
         yield open_as
-
-
-def run(engine: Engine, *statements: str) -> None:
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.execute(text(statement))
 
 
 def _may(verb: Verb, engine: Engine, owner: Engine) -> bool:

@@ -1,9 +1,11 @@
 """Vetline's commands as a person types them, in a folder of their own."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -14,11 +16,17 @@ _VETLINE = [sys.executable, "-P", "-m", "moderation.cli"]
 
 
 def run(
-    folder: Path, *words: str, timeout_s: float = 90, stdin: str = ""
+    folder: Path, *words: str, timeout_s: float = 90, stdin: str = "", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`vetline WORDS` in `folder`, to its end."""
+    """`vetline WORDS` in `folder`, to its end. env: over what is set here."""
     return subprocess.run(
-        [*_VETLINE, *words], cwd=folder, capture_output=True, text=True, timeout=timeout_s, input=stdin
+        [*_VETLINE, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        input=stdin,
+        env=os.environ | (env or {}),
     )
 
 

@@ -17,7 +17,15 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 LASTING = {name: service for name, service in SERVICES.items() if service.get("restart") != "no"}
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
-SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "FLOWER_PASSWORD", "GRAFANA_PASSWORD")
+POSTGRES_LOGINS = ("worker", "flower", "watcher")
+REDIS_USERS = ("admin", "producer", "worker", "flower", "watcher")
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    *(f"POSTGRES_{login.upper()}_PASSWORD" for login in POSTGRES_LOGINS),
+    *(f"REDIS_{user.upper()}_PASSWORD" for user in REDIS_USERS),
+    "FLOWER_PASSWORD",
+    "GRAFANA_PASSWORD",
+)
 
 
 def each(services: dict[str, dict[str, Any]]) -> pytest.MarkDecorator:
@@ -54,11 +62,49 @@ def test_make_writes_every_password_and_nobody_else_reads_them(tmp_path: Path) -
     assert written.stat().st_mode & 0o077 == 0
 
 
-def test_passwords_once_made_are_kept(tmp_path: Path) -> None:
+def test_passwords_once_made_are_kept_and_those_of_a_new_release_added(tmp_path: Path) -> None:
     written = tmp_path / ".env"
-    written.write_text("POSTGRES_PASSWORD=kept\n")
+    written.write_text("POSTGRES_PASSWORD=kept\nIMAGES=/srv/images")
     subprocess.run(["make", "-f", ROOT / "Makefile", ".env"], cwd=tmp_path, check=True, capture_output=True)
-    assert written.read_text() == "POSTGRES_PASSWORD=kept\n"
+    first, second, *added = written.read_text().splitlines()
+    assert (first, second) == ("POSTGRES_PASSWORD=kept", "IMAGES=/srv/images")
+    assert {line.partition("=")[0] for line in added} == set(SECRETS) - {"POSTGRES_PASSWORD"}
+
+
+@pytest.mark.parametrize(
+    ("name", "login", "user"),
+    [
+        ("worker-cpu", "worker", "worker"),
+        ("worker-gpu", "worker", "worker"),
+        ("flower", "flower", "flower"),
+        ("metrics", "watcher", "watcher"),
+        (
+            "vetline",
+            "vetline",
+            "producer",
+        ),  # people's: what changes policies, pauses and retries is the owner's
+        ("migrate", "vetline", None),
+    ],
+)
+def test_each_container_has_its_own_login_and_user(name: str, login: str, user: str | None) -> None:
+    env = SERVICES[name]["environment"]
+    mine = "POSTGRES_PASSWORD" if login == "vetline" else f"POSTGRES_{login.upper()}_PASSWORD"
+    assert env["DATABASE_URL"].startswith(f"postgresql://{login}:${{{mine}:?")
+    if user is None:
+        assert "REDIS_URL" not in env
+    else:
+        assert env["REDIS_URL"].startswith(f"redis://{user}:${{REDIS_{user.upper()}_PASSWORD:?")
+
+
+def test_the_servers_are_given_every_password_that_a_container_uses() -> None:
+    there = {*SERVICES["redis"]["environment"], *SERVICES["logins"]["environment"], "POSTGRES_PASSWORD"}
+    used = {
+        name
+        for service in OURS.values()
+        for name in re.findall(r"(\w+_PASSWORD):", str(service["environment"]))
+    }
+    assert used - {"FLOWER_PASSWORD"} <= there
+    assert "admin" not in {user for user in REDIS_USERS if f"REDIS_{user.upper()}_PASSWORD" in used}
 
 
 @each(SERVICES)
@@ -105,6 +151,7 @@ def test_workers_start_after_the_tables_are_there() -> None:
     for name in ("worker-cpu", "worker-gpu", "flower", "metrics"):
         waits = SERVICES[name]["depends_on"]
         assert waits["migrate"]["condition"] == "service_completed_successfully"
+        assert waits["logins"]["condition"] == "service_completed_successfully"
         assert waits["redis"]["condition"] == "service_healthy"
     assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert SERVICES["migrate"]["restart"] == "no"
@@ -174,12 +221,26 @@ def test_the_commands_are_those_of_vetline() -> None:
             assert option in shown.output, f"vetline {plain[0]} has no {option}"
 
 
-def test_the_shell_in_the_command_of_redis_parses() -> None:
+def test_the_shell_in_the_command_of_redis_writes_its_users_and_runs_it(tmp_path: Path) -> None:
+    """With a stand-in for redis-server that says what it was given; a real one loads such a file in another test."""
     shell, flag, script = SERVICES["redis"]["command"]
     assert (shell, flag) == ("sh", "-c")
-    subprocess.run(
-        ["sh", "-n", "-c", script.replace("$$", "$")], check=True, env={"PATH": os.environ["PATH"]}
+    (mounted,) = (v for v in SERVICES["redis"]["volumes"] if v.startswith("./"))
+    source, target, _ = mounted.split(":")
+    script = script.replace("$$", "$").replace("/tmp/", f"{tmp_path}/").replace(target, str(ROOT / source))
+    stand_in = tmp_path / "redis-server"
+    stand_in.write_text('#!/bin/sh\ntest "$1" = --aclfile && cat "$2"\n')
+    stand_in.chmod(0o755)
+    passwords = {name: "x" for name, value in SERVICES["redis"]["environment"].items() if value}
+    ran = subprocess.run(
+        ["sh", "-c", script],
+        env=passwords | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    assert [line.split()[1] for line in ran.stdout.splitlines()] == ["default", *REDIS_USERS]
+    assert (tmp_path / "users.acl").stat().st_mode & 0o077 == 0
 
 
 def test_what_prometheus_scrapes_is_served_there() -> None:

@@ -1,12 +1,17 @@
 """infra/kubernetes: by the schemas of Kubernetes, closed, and in step with the commands, ports and roles it names."""
 
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
+import trustme
 import yaml
 
+from moderation.broker import read_broker
+from moderation.ledger.engine import ledger_url
 from moderation.ledger.migrate import head
 from moderation.ledger.roles import GRANTS
 from moderation.settings import LedgerSettings
@@ -29,6 +34,9 @@ CUSTOM = {
 }  # no schema of Kubernetes' own
 CORE = [doc for doc in DOCS if doc["kind"] not in CUSTOM]
 RUN = {doc["metadata"]["name"]: doc for doc in DOCS if doc["kind"] in {"Deployment", "StatefulSet", "Job"}}
+
+README = (FOLDER / "README.md").read_text()
+URLS = dict(re.findall(r"^ +((?:DATABASE|REDIS)_URL)=(\S+)$", README, re.MULTILINE))
 
 
 def named(doc: Doc) -> str:
@@ -94,6 +102,26 @@ def test_each_has_the_secret_of_its_own_role(doc: Doc) -> None:
     assert all("DATABASE_URL" not in str(given) for given in container(doc).get("env", ()))
 
 
+@pytest.mark.parametrize("doc", RUN.values(), ids=RUN)
+def test_each_can_read_the_certificates_that_the_urls_of_the_page_name(doc: Doc) -> None:
+    (folder,) = (m["mountPath"] for m in container(doc)["volumeMounts"] if m["name"] == "authorities")
+    (volume,) = (volume for volume in pod(doc)["volumes"] if volume["name"] == "authorities")
+    assert volume["configMap"]["optional"]
+    shown = URLS["DATABASE_URL"], URLS["REDIS_URL"]
+    assert all(f"={folder}/ca.pem" in url for url in shown)
+    assert f"create configmap {volume['configMap']['name']} --from-file ca.pem" in README
+
+
+def test_the_urls_of_the_page_are_such_and_name_a_user_that_there_is(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    here = {name: url.replace("/etc/vetline/tls", str(tmp_path)) for name, url in URLS.items()}
+    assert ledger_url(here["DATABASE_URL"]).query["sslmode"] == "verify-full"
+    broker = read_broker(here["REDIS_URL"])
+    assert (broker.tls or {})["ssl_cert_reqs"] == "required"
+    users = (FOLDER.parent / "redis" / "users.acl").read_text()
+    assert f"\nuser {urlsplit(broker.url).username} " in users
+
+
 @pytest.mark.parametrize("doc", [doc for doc in RUN.values() if doc["kind"] != "Job"], ids=named)
 def test_probes_ask_a_port_that_is_open(doc: Doc) -> None:
     inner = container(doc)
@@ -143,7 +171,6 @@ def test_scaling_asks_for_what_its_role_may_read() -> None:
 def test_pools_of_all_workers_fit_postgres() -> None:
     """What README.md says of max_connections holds for as many workers as scaling allows."""
     most = one("ScaledObject", "worker")["spec"]["maxReplicaCount"]
-    text = (FOLDER / "README.md").read_text()
-    assert f"{most} workers" in text
-    assert str(most * LedgerSettings().pool_size) in text
+    assert f"{most} workers" in README
+    assert str(most * LedgerSettings().pool_size) in README
     assert head()

@@ -11,9 +11,11 @@ from flower.app import Flower
 from flower.command import apply_env_options, extract_settings, setup_logging, sigterm_handler
 from flower.options import options
 from flower.urls import settings
+from flower.utils import broker
 from sqlalchemy import Engine
 from tornado.web import url
 
+from moderation.broker import QUIET
 from moderation.errors import BadSetting
 from worker.flower.shown import COLUMNS, format_task
 from worker.flower.story import Story, Templates
@@ -40,6 +42,7 @@ def serve(app: Celery, engine: Engine, place: Place) -> None:
     _check()
     extract_settings()
     setup_logging()
+    _hush()
     settings["template_loader"] = Templates(settings["template_path"])
     server = Flower(capp=app, options=options, **settings)
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
@@ -62,6 +65,12 @@ def _set(place: Place) -> None:
     options.purge_offline_workers = _FORGET_WORKERS_S
     options.format_task = format_task
     options.tasks_columns = COLUMNS
+
+
+def _hush() -> None:
+    """Flower asks for the lengths of queues by a client of its own: it says no more on connecting than ours do."""
+    theirs = broker.Redis._get_redis_client_args
+    broker.Redis._get_redis_client_args = lambda client: theirs(client) | QUIET
 
 
 def _check() -> None:
