@@ -43,9 +43,9 @@ _OLDEST = """
 """
 
 # Nothing paused, or a batch or tenant: counts as before, from the tally, at any size. The tally does not know policies:
-# while one is paused, what waits is counted lane by lane, to a million (58 workers for five minutes; the scaler asks
-# every 15 s), and the few that are rung or running one by one. The age takes two index steps a lane; ten thousand lanes
-# are looked at, so that a batch for each user costs a moment and not a minute.
+# while one is paused, what waits is counted lane by lane, to 300,000 (18 workers for five minutes, about a second every
+# 15 s; where that is too few, the age asks for more), and the few that are rung or running one by one. The age takes
+# two index steps a lane; ten thousand lanes are looked at, so that a batch for each user costs a moment, not a minute.
 HEEDING = f"""
 CREATE OR REPLACE VIEW open_work AS
 WITH RECURSIVE lane AS (
@@ -68,9 +68,9 @@ SELECT
             SELECT count(*) FROM (
                 SELECT FROM waiting AS w JOIN LATERAL (
                     SELECT FROM assessment
-                    WHERE priority = w.priority AND {LANE} = w.lane AND ring_at IS NOT NULL LIMIT 1000000
+                    WHERE priority = w.priority AND {LANE} = w.lane AND ring_at IS NOT NULL LIMIT 300000
                 ) AS a ON true
-                LIMIT 1000000
+                LIMIT 300000
             ) AS waits
         ) + (SELECT count(*) FROM assessment a WHERE a.rung_at IS NOT NULL AND NOT {_is_paused("a")})
           + (SELECT count(*) FROM assessment a WHERE a.state = 'running' AND NOT {_is_paused("a")})
