@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from moderation.ledger import pauses
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.pauses import Scope
-from tests.support.ledger import claimed, submitted
+from tests.support.ledger import claimed, submitted, take_back
 
 _SEEN = "SELECT open, age_s FROM open_work"
 OLD, NEW = "old-batch", "newsroom"
@@ -148,22 +148,9 @@ def test_a_full_ledger_costs_the_scaler_a_look_at_each_lane(full: Engine) -> Non
 
 
 def test_the_view_of_before_comes_back_with_its_grants(ledger: Engine) -> None:
-    from alembic import command
-    from alembic.script import ScriptDirectory
-
-    from moderation.ledger.migrate import _config
-
-    before = ScriptDirectory.from_config(_config()).get_revision("0011").down_revision
-
-    def downgraded(connection: Any) -> None:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, str(before))
-
     may: Callable[[], bool] = lambda: _may_read(ledger)  # noqa: E731 - asked three times
     assert may()
-    with ledger.execution_options(isolation_level="READ COMMITTED").begin() as connection:
-        downgraded(connection)
+    take_back(ledger, "0011")
     submitted(ledger, batch=OLD)
     aged(ledger, 90)
     pauses.pause(ledger, Scope.BATCH, OLD)

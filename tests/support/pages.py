@@ -2,10 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from moderation.cli.main import gather
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,3 +52,20 @@ def typed(block: str, folder: Path, env: Mapping[str, str], *, timeout_s: float 
     )
     assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr
+
+
+def run_here(block: str, env: Mapping[str, str]) -> str:
+    """A block of `vetline` lines and nothing else, run in this process, which spares each its start."""
+    said = []
+    app = gather()
+    app.registered_callback = None  # it sets up logging, for a process of its own
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        for line in block.splitlines():
+            program, *words = shlex.split(line, comments=True)
+            assert program == "vetline"
+            done = CliRunner().invoke(app, words, catch_exceptions=False)
+            assert done.exit_code == 0, f"{line}\n{done.output}"
+            said.append(done.output)
+    return "".join(said)
