@@ -39,8 +39,10 @@ def filled(block: str, **values: str) -> str:
     return block
 
 
-def typed(block: str, folder: Path, env: Mapping[str, str], *, timeout_s: float = 60) -> str:
-    """A block run by bash in a folder, with `vetline` on PATH; what it printed. Fails the test when it fails."""
+def typed(
+    block: str, folder: Path, env: Mapping[str, str], *, timeout_s: float = 60, codes: tuple[int, ...] = (0,)
+) -> str:
+    """A block run by bash in a folder, with `vetline` on PATH; what it printed. Fails on any other exit code."""
     path = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.environ["PATH"])])
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", block],
@@ -50,7 +52,7 @@ def typed(block: str, folder: Path, env: Mapping[str, str], *, timeout_s: float 
         text=True,
         timeout=timeout_s,
     )
-    assert done.returncode == 0, f"{block}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    assert done.returncode in codes, f"{block}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout + done.stderr
 
 
