@@ -24,14 +24,14 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.table:
-        print(table(read()))  # noqa: T201 - data goes to stdout
+        print(table(read()))
         return
     with tempfile.TemporaryDirectory(prefix="vetline-sizing-") as name:
         Path(name).chmod(0o755)  # Postgres does not run as root
         with ground(Path(name) / "ground") as on:
             found = {"machine": describe_machine(), **measure(on, given.items)}
     shown = json.dumps(found, indent=2)
-    print(shown)  # noqa: T201 - data goes to stdout
+    print(shown)
     if given.out:
         given.out.write_text(shown + "\n")
 

@@ -28,10 +28,10 @@ CHUNK = 500  # submissions of one statement
 GROUP = 3  # verdicts of one: 56 images/s for 50 ms
 _TABLES = ("assessment", "attempt", "verdict")
 _RINGS = 1000
-_WORDS = (
+_SAID = (
     "the image shows a person who walks along street with bag near window table cup of coffee light and no one else "
     "is in sight nothing that policy would restrict category none applying for this reason it can be kept as is"
-).split()
+)
 _WORDS_OF_ANSWER = 70  # with its JSON about 100 tokens
 
 _LOG = text("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
@@ -42,10 +42,10 @@ _SIZES = text("SELECT pg_table_size(CAST(:name AS regclass)), pg_indexes_size(CA
 def measure(ground: Ground, items: int) -> dict[str, Any]:
     """Figures of one verdict, submit to record."""
     pinned = pin(ground.engine, [POLICY])
-    _live(ground, pinned, _numbers(0, CHUNK))  # the tables' first pages and the catalogue's caches
+    _live(ground, pinned, iter(range(CHUNK)))  # the tables' first pages and the catalogue's caches
     before, sizes = _counted(ground), _sizes(ground)
     begun = time.perf_counter()
-    _live(ground, pinned, _numbers(CHUNK, CHUNK + items))
+    _live(ground, pinned, iter(range(CHUNK, CHUNK + items)))
     took_s = time.perf_counter() - begun
     after, now = _counted(ground), _sizes(ground)
     tables = {
@@ -86,17 +86,10 @@ def _sizes(ground: Ground) -> dict[str, tuple[int, int]]:
     return {name: (int(row[0]), int(row[1])) for name, row in found.items()}
 
 
-def _numbers(first: int, beyond: int) -> Iterator[int]:
-    return iter(range(first, beyond))
-
-
 def _live(ground: Ground, pinned: dict[str, PinnedPolicy], numbers: Iterator[int]) -> None:
     """These images from submit to record."""
     while some := list(islice(numbers, CHUNK)):
-        rows = [
-            Submission(uri=f"s3://uploads-of-a-platform/2026/11/24/{_digest(f'uri {n}')[:32]}.jpg", policy=POLICY, key=f"upload-{n}")
-            for n in some
-        ]  # fmt: skip
+        rows = [Submission(uri=_uri(n), policy=POLICY, key=f"upload-{n}") for n in some]
         tickets = submit(ground.engine, rows, pinned, [new_id() for _ in rows], rung=True)
         pairs = list(zip(some, tickets, strict=True))
         for group in (pairs[first : first + GROUP] for first in range(0, len(pairs), GROUP)):
@@ -105,8 +98,9 @@ def _live(ground: Ground, pinned: dict[str, PinnedPolicy], numbers: Iterator[int
 
 
 def _verdict(number: int, item: Claim) -> Verdict:
-    draw = random.Random(number)  # noqa: S311 - text that no two answers share, no secret
-    rationale = " ".join(draw.choice(_WORDS) for _ in range(_WORDS_OF_ANSWER))
+    draw = random.Random(number)
+    words = _SAID.split()
+    rationale = " ".join(draw.choice(words) for _ in range(_WORDS_OF_ANSWER))
     raw = (
         '{\n    "rating": "Safe",\n    "category": "NA: None applying",\n    "rationale": "'
         + rationale
@@ -139,6 +133,10 @@ def _verdict(number: int, item: Claim) -> Verdict:
     )
 
 
+def _uri(number: int) -> str:
+    return f"s3://uploads-of-a-platform/2026/11/24/{_digest(f'uri {number}')[:32]}.jpg"
+
+
 def _digest(of: str) -> str:
     return sha256(of.encode()).hexdigest()
 
@@ -158,10 +156,7 @@ class _Call:
 def _message_bytes(ground: Ground) -> int:
     """Of Redis' memory, for each message that waits."""
     doorbell = Doorbell(ground.redis_url)
-    calls = [
-        _Call(new_id(), f"s3://uploads-of-a-platform/2026/11/24/{_digest(str(n))[:32]}.jpg")
-        for n in range(_RINGS)
-    ]
+    calls = [_Call(new_id(), _uri(n)) for n in range(_RINGS)]
     with redis.Redis.from_url(ground.redis_url) as client:
         before = int(client.info("memory")["used_memory"])
         doorbell.ring(calls)

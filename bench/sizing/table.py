@@ -35,7 +35,6 @@ class Figures:
     wal_bytes: int
     message_bytes: int
     ceiling_per_s: float  # of one ledger on two cores that workers share
-    ceiling_cores: float  # that Postgres had of them
 
 
 def read(folder: Path = RESULTS) -> Figures:
@@ -59,7 +58,6 @@ def read(folder: Path = RESULTS) -> Figures:
         wal_bytes=sizing["wal_bytes"],
         message_bytes=sizing["message_bytes"],
         ceiling_per_s=alone["per_s"],
-        ceiling_cores=alone["cores_busy"]["postgres"],
     )
 
 
@@ -103,19 +101,24 @@ def _commits(of: Figures, gpus: int) -> str:
     return f"{low:,.0f} to {high:,.0f}"
 
 
-def _redis_memory(of: Figures, gpus: int) -> str:
+def _connections(_: Figures, gpus: int) -> str:
+    return f"{gpus * LedgerSettings().pool_size:,}"
+
+
+def _redis_memory(of: Figures, _: int) -> str:
     return _size(2 * QueueSettings().depth * of.message_bytes)
 
 
 _ROWS = (
     ("images/s", lambda of, gpus: f"{_rate(of, gpus):,.0f}"),
+    ("of what one ledger was seen to write", lambda of, gpus: f"{_rate(of, gpus) / of.ceiling_per_s:.0%}"),
     ("verdicts a day", lambda of, gpus: f"{_rate(of, gpus) * _DAY_S / 1e6:,.1f} million"),
     ("Postgres: cores", lambda of, gpus: _cores(of.postgres_ms, _rate(of, gpus))),
     ("disk, a day", lambda of, gpus: _size(_rate(of, gpus) * _DAY_S * of.bytes)),
     ("of it indexes", lambda of, gpus: _size(_rate(of, gpus) * _DAY_S * of.index_bytes)),
     ("write-ahead log, a second", lambda of, gpus: _size(_rate(of, gpus) * of.wal_bytes)),
     ("commits/s, each a flush at the most", _commits),
-    ("connections of workers", lambda of, gpus: f"{gpus * LedgerSettings().pool_size:,}"),
+    ("connections of workers", _connections),
     ("Redis: cores, of the one that it can use", lambda of, gpus: _cores(of.redis_ms, _rate(of, gpus))),
     ("memory of its messages", _redis_memory),
     ("workers and decoders: cores", lambda of, gpus: _cores(of.worker_ms, _rate(of, gpus))),

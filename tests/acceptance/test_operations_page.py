@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import pytest
 from PIL import Image
 
 from moderation.errors import Permanent, Poison, Transient, VetlineError
@@ -15,7 +16,7 @@ from moderation.services.child import free_port
 from tests.acceptance.conftest import System
 from tests.support.exporter import exporter
 from tests.support.image_host import ImageHost, Visit
-from tests.support.ledger import POLICY, attempts
+from tests.support.ledger import POLICY, attempts, row
 from tests.support.pages import blocks, filled, section, typed
 from tests.support.prometheus import RULES, Alerts, is_there, prometheus, rate_of, scraped
 from tests.support.waiting import wait_for
@@ -108,6 +109,7 @@ def _first_of(shown: str) -> dict[str, str]:
     return {"CODE": code, "HOST": host, "ID": found[0]}
 
 
+@pytest.mark.timeout(300)  # ten commands in shells of their own
 def test_from_the_alert_to_images_that_are_judged(system: System, tmp_path: Path) -> None:
     """Without Prometheus on PATH (Debian: apt install prometheus) the rule's condition alone is looked at."""
     failed, explain, retry_one, explained, dry_run, retry, watch, status, left, story = blocks(PAGE, STORY)
@@ -145,8 +147,9 @@ def test_from_the_alert_to_images_that_are_judged(system: System, tmp_path: Path
             host.fallback = _picture  # the cause is mended
             assert "retried: 1" in type_in(retry_one, **one)
             wait_for(
-                lambda: "  done  " in type_in(explained, **one).splitlines()[0], what="the first one judged"
+                lambda: row(system.engine, UUID(read["ID"]))["state"] == "done", what="the first one judged"
             )
+            assert "  done  " in type_in(explained, **one).splitlines()[0]
             assert f"would be retried: {count - 1}" in type_in(dry_run, **of_all)
             assert f"retried: {count - 1}" in type_in(retry, **of_all)
             assert '"open":0' in type_in(watch).splitlines()[-1]
