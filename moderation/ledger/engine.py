@@ -30,7 +30,10 @@ def ledger_url(database_url: str) -> URL:
     """The URL with the driver that we use; `postgres://` and `postgresql://` mean the same."""
     try:
         url = make_url(database_url)
-    except (ArgumentError, ValueError) as exc:  # ValueError: a port that is no number, as of libpq's host:1,host:2
+    except (
+        ArgumentError,
+        ValueError,
+    ) as exc:  # ValueError: a port that is no number, as of libpq's host:1,host:2
         raise BadSetting(
             "DATABASE_URL is not a database URL; several hosts are /NAME?host=one:5432&host=two:5432"
         ) from exc

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -13,11 +14,16 @@ from sqlalchemy.engine import make_url
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.server import server
 from moderation.services.postgres import LocalPostgres, _binaries
 from tests.acceptance.conftest import System
+from tests.support.conservation import violations
 from tests.support.ledger import POLICY, claimed, record, row, take_back, verdict
 from tests.support.pages import blocks, run_here, typed
+from tests.support.standby import plain, standby_of
 from tests.support.waiting import wait_for
+from worker.checks import State
+from worker.postgres_checks import keeping
 
 PAGE = "docs/operations.md"
 MAKE_ROLES, HAND_OVER = blocks(PAGE, "Roles", "sql")
@@ -66,9 +72,9 @@ def opened(url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def submit(system: System, count: int, *, name: str) -> None:
-    for n in range(count):
-        system.client.submit(system.image(f"{name}{n}", (n, n, n)), POLICY, reuse=False)
+def submit(system: System, count: int, *, name: str) -> list[UUID]:
+    uris = [system.image(f"{name}{n}", (n, n, n)) for n in range(count)]
+    return [system.client.submit(uri, POLICY, reuse=False).id for uri in uris]
 
 
 def test_each_login_of_the_page_does_its_part_and_one_is_rotated_under_load(
@@ -178,3 +184,48 @@ def test_a_backlog_is_held_up_capped_and_ended(system: System) -> None:
     assert "paused: batch crawl-7" in said
     assert "too much at once" in said
     assert system.counts() == {"cancelled": 30}
+
+
+def test_a_standby_that_is_promoted_is_found_by_a_worker_that_knows_both_hosts(
+    own_postgres: LocalPostgres, redis_url: str, system_of: SystemOf, tmp_path: Path
+) -> None:
+    """With commits that wait for the standby, as the page asks for where nothing may be lost."""
+    with opened(own_postgres.url) as engine:
+        migrate.upgrade(engine)
+    with standby_of(own_postgres, tmp_path / "standby") as standby:
+        for statement in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
+            with psycopg.connect(plain(own_postgres), autocommit=True) as connection:
+                connection.execute(statement.encode())
+        with opened(plain(own_postgres)) as engine:
+            wait_for(lambda: server(engine).waits_for_them, what="commits that wait")
+            (found,) = [c for c in keeping(server(engine), configured=True) if c.name == "standby"]
+            assert found.state is State.OK
+        with opened(plain(standby)) as engine:
+            assert next(keeping(server(engine), configured=False)).name == "postgres writes"
+        system = system_of(_both(own_postgres, standby), redis_url)
+        worker = system.worker()
+        system.server.script(default={"latency_s": 0.2})
+        accepted = submit(system, 30, name="f")
+        wait_for(lambda: system.counts().get("done", 0) > 4, what="work under way")
+        own_postgres.kill()
+        standby.promote()
+        system.engine.dispose()  # the test's own connections; the worker's are its own to mend
+        system.wait_for_counts(done=30, timeout_s=40)
+        assert worker.process.poll() is None
+        assert violations(system.engine, accepted) == []
+
+
+def _both(primary: LocalPostgres, standby: LocalPostgres) -> str:
+    """The page's URL, with these two for its hosts."""
+    (written,) = blocks(PAGE, "Postgres away, or failed over", "text")
+    url = make_url(primary.url)
+    named = {
+        "gpu_worker:PASSWORD": f"{url.username}:{url.password}",
+        "/vetline?": f"/{url.database}?",
+        "db-1:5432": f"127.0.0.1:{primary.port}",
+        "db-2:5432": f"127.0.0.1:{standby.port}",
+    }
+    for old, new in named.items():
+        assert written.count(old) == 1
+        written = written.replace(old, new)
+    return written.strip()
