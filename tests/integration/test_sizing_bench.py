@@ -16,7 +16,7 @@ def test_the_table_of_the_page_is_what_the_results_say() -> None:
 def test_a_verdict_leaves_rows_indexes_log_and_commits(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     with ground(tmp_path / "ground") as on:
-        found = measure(on, 300)
+        found = measure(on, 120, warm_up=30)
     assert 1 + 1 / GROUP <= found["commits"] < 2, "a claim each, a third of a record, a share of a submission"
     assert found["bytes"] == sum(sum(each.values()) for each in found["bytes_by_table"].values())
     assert all(each["table"] > 100 for each in found["bytes_by_table"].values())
