@@ -1,5 +1,6 @@
 """What `vetline doctor` says of one thing that it looked at."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,3 +19,9 @@ class Check:
     state: State
     says: str
     advice: str = ""
+
+
+def release(version: str) -> tuple[int, int]:
+    """(13, 0) for "13.0.0" and for "13.0rc1"."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", version)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

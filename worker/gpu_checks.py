@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psutil
 
-from moderation.errors import BadSetting
 from moderation.services.child import free_port
 from worker.checks import Check, State
 from worker.gpus import Gpu, GpuMissing, gpus
 from worker.report import ProbeSettings, doors
-from worker.runtime import versions, weights
-from worker.runtime.settings import HubSettings, RuntimeSettings
+from worker.runtime import versions
+from worker.runtime.settings import RuntimeSettings
+from worker.weights_checks import model
 
 _OLDEST_COMPUTE = (7, 5)  # SGLang's own kernels are built for no older one
 _FAST_COMPUTE = (8, 0)  # FlashAttention; what is older falls back to Triton
@@ -30,7 +30,7 @@ def gpu_host(runtime: RuntimeSettings) -> Iterator[Check]:
     """Each check in turn. For workers that start SGLang; nothing is started or downloaded."""
     yield from _gpus(runtime)
     yield from _sglang(runtime.python)
-    yield _weights(runtime)
+    yield from model(runtime)
     yield _memory()
     yield _ports()
 
@@ -120,27 +120,6 @@ def _import_problem(python: Path) -> str | None:
         return type(exc).__name__
     lines = tried.stderr.strip().splitlines()
     return None if tried.returncode == 0 else (lines[-1] if lines else f"exit code {tried.returncode}")
-
-
-def _weights(runtime: RuntimeSettings) -> Check:
-    try:
-        found = weights.find(runtime, hub=HubSettings(), fetch=_refuse)
-    except _NotHere as lack:
-        says = f"{lack} is not in {HubSettings().folder}: the first start downloads it"
-        return Check(
-            "weights", State.NOTE, says, "LlavaGuard's page on Hugging Face asks for consent: set HF_TOKEN"
-        )
-    except BadSetting as exc:
-        return Check("weights", State.PROBLEM, str(exc))
-    return Check("weights", State.OK, f"{found.name} and its vision tower, in {found.folder}")
-
-
-class _NotHere(Exception):
-    """This repository would be downloaded."""
-
-
-def _refuse(repository: str, revision: str) -> None:
-    raise _NotHere(repository)
 
 
 def _memory() -> Check:

@@ -36,8 +36,13 @@ def ledger_url(database_url: str) -> URL:
     """The URL with the driver that we use; `postgres://` and `postgresql://` mean the same."""
     try:
         url = make_url(database_url)
-    except ArgumentError as exc:
-        raise BadSetting("DATABASE_URL is not a database URL") from exc
+    except (
+        ArgumentError,
+        ValueError,
+    ) as exc:  # ValueError: a port that is no number, as of libpq's host:1,host:2
+        raise BadSetting(
+            "DATABASE_URL is not a database URL; several hosts are /NAME?host=one:5432&host=two:5432"
+        ) from exc
     if url.get_backend_name() not in {"postgres", "postgresql"}:
         raise BadSetting(f"DATABASE_URL must be a Postgres URL, not {url.get_backend_name()}")
     known = {option.keyword.decode() for option in Conninfo.get_defaults()}

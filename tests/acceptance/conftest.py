@@ -13,6 +13,8 @@ from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from producer import Client
+from tests.support.checkpoint import write_checkpoint
+from tests.support.keeper import GONE_S, Keeper
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
@@ -99,3 +101,14 @@ def system_of(tmp_path: Path) -> Iterator[Callable[[str, str], System]]:
             return System(env, server, tmp_path, stack)
 
         yield make
+
+
+@pytest.fixture
+def keeper(system: System, tmp_path: Path) -> Iterator[Keeper]:
+    write_checkpoint(tmp_path / "weights")
+    keeper = Keeper(system, tmp_path / "plan.json")
+    yield keeper
+    for worker in keeper.started:
+        if worker.process.poll() is None:
+            worker.kill()
+    wait_for(lambda: not keeper.left(), timeout_s=GONE_S, what="the end of the runtime")

@@ -69,6 +69,7 @@ def test_a_mistake_is_one_clear_line(
         ("DATABASE_URL", "postgresql://u:pw@127.0.0.1:1/x", "Postgres: connection failed"),
         ("DATABASE_URL", "mysql://127.0.0.1/x", "must be a Postgres URL"),
         ("DATABASE_URL", "://", "not a database URL"),
+        ("DATABASE_URL", "postgresql://u:pw@one:1,two:1/x", "?host=one:5432&host=two:5432"),
         ("REDIS_URL", "http://127.0.0.1", "not a Redis URL"),
     ],
 )

@@ -3,107 +3,22 @@
 A scripted SGLang is started by the supervisor as its child, in place of `python -m sglang.launch_server`.
 """
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psutil
 import pytest
-from pydantic import TypeAdapter
 
 from moderation.ledger.story import story as tell_story
-from tests.acceptance.conftest import System
-from tests.support.checkpoint import write_checkpoint
-from tests.support.ledger import POLICY, attempts, row
-from tests.support.sglang_child import Life, Start, starts
+from tests.support.keeper import GONE_S, Keeper, after, lives
+from tests.support.ledger import POLICY, row
 from tests.support.waiting import wait_for
-from tests.support.worker import RunningWorker
 
-# Short times; the proportions are those of the defaults.
-QUICK = {
-    "VETLINE_RUNTIME_RESTART_DELAY_S": "0.2",
-    "VETLINE_RUNTIME_RESTART_CAP_S": "1",
-    "VETLINE_RUNTIME_CANARY_EVERY_S": "0.7",
-    "VETLINE_RUNTIME_CANARY_TIMEOUT_S": "1.5",
-    "VETLINE_RUNTIME_MEMORY_EVERY_S": "0.2",
-    "VETLINE_RUNTIME_STOP_S": "0.5",
-    "VETLINE_RUNTIME_STARTS": "3",
-    "VETLINE_WORKER_JUDGE_TIMEOUT_S": "6",
-}
 ITEMS = 16
-GONE_S = 5.0  # from a worker's death to the end of all that its runtime started
 STUBBORN: dict[str, Any] = {
     "ignores_term": True,
     "leaves_child": True,
 }  # the child holds the listening socket
-
-
-def after(answers: int, then: dict[str, Any], **life: Any) -> dict[str, Any]:
-    """A life that answers so many requests (its start takes three) and meets all others with something else."""
-    script = {"rules": [{"do": {"kind": "verdict"}, "times": answers}], "default": then}
-    return {"script": script, **life}
-
-
-@dataclass
-class Keeper:
-    """Workers whose runtimes live as planned."""
-
-    system: System
-    plan: Path
-    started: list[RunningWorker] = field(default_factory=list)
-
-    def worker(self, *lives: dict[str, Any], ready: bool = True, **env: str) -> RunningWorker:
-        checked = TypeAdapter(list[Life]).validate_python(list(lives))
-        self.plan.write_text("[" + ",".join(life.model_dump_json() for life in checked) + "]")
-        named = {
-            "VETLINE_RUNTIME_COMMAND": f"{sys.executable} -m tests.support.sglang_child --plan {self.plan}",
-            "VETLINE_RUNTIME_MODEL": str(self.plan.parent / "weights"),
-        }
-        running = RunningWorker(
-            self.system.env | QUICK | named | env, log=self.plan.parent / f"keeper-{len(self.started)}.log"
-        )
-        self.started.append(running)
-        return running.wait_until_ready() if ready else running
-
-    def submit(self, count: int = ITEMS) -> list[UUID]:
-        images = [self.system.image(f"i{n}", (n, 90, 90)) for n in range(count)]
-        return [self.system.client.submit(image, POLICY).id for image in images]
-
-    @property
-    def starts(self) -> list[Start]:
-        return starts(self.plan)
-
-    def left(self) -> set[int]:
-        """Processes of any start that are still there."""
-        pids = {pid for start in self.starts for pid in (start.pid, *start.children)}
-        return {pid for pid in pids if psutil.pid_exists(pid) and _lives(pid)}
-
-    def outcomes(self, id_: UUID) -> set[str]:
-        return {attempt["outcome"] for attempt in attempts(self.system.engine, id_)}
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-@pytest.fixture
-def keeper(system: System, tmp_path: Path) -> Iterator[Keeper]:
-    write_checkpoint(tmp_path / "weights")
-    keeper = Keeper(system, tmp_path / "plan.json")
-    yield keeper
-    for worker in keeper.started:
-        if worker.process.poll() is None:
-            worker.kill()
-    wait_for(lambda: not keeper.left(), timeout_s=GONE_S, what="the end of the runtime")
-
-
 FALLS_OVER = {"dies": 1, "says": "RuntimeError: the GPU fell over"}
 CRASHES = after(7, {"kind": "exit"}, late_s=1.0, **STUBBORN)
 HANGS = after(7, {"kind": "hang"}, **STUBBORN)
@@ -119,15 +34,15 @@ FAULTS: dict[str, tuple[list[dict[str, Any]], float]] = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_runtime_that_fails_is_replaced_and_no_item_pays(keeper: Keeper, name: str) -> None:
-    lives, within_s = FAULTS[name]
-    ids = keeper.submit()
-    worker = keeper.worker(*lives, {})
+    planned, within_s = FAULTS[name]
+    ids = keeper.submit(ITEMS)
+    worker = keeper.worker(*planned, {})
     keeper.system.wait_for_counts(done=ITEMS, timeout_s=within_s)
     assert all(row(keeper.system.engine, id_)["charged"] == 1 for id_ in ids)
     assert all(keeper.outcomes(id_) <= {"done", "given_back", "crashed"} for id_ in ids)
-    assert len(keeper.starts) == len(lives) + 1
+    assert len(keeper.starts) == len(planned) + 1
     assert len({start.port for start in keeper.starts}) == len(keeper.starts), "a fresh port each time"
-    assert worker.text.count("runtime_failed") == len(lives)
+    assert worker.text.count("runtime_failed") == len(planned)
     assert worker.stop(timeout_s=20) == 0
     assert not keeper.left()
 
@@ -167,7 +82,7 @@ def test_a_stop_while_the_runtime_still_starts_ends_it(keeper: Keeper) -> None:
     family = psutil.Process(worker.pid).children(recursive=True)
     assert any("sglang_child" in " ".join(process.cmdline()) for process in family)
     assert worker.stop(timeout_s=10) == 0
-    assert not any(_lives(process.pid) for process in family if process.is_running())
+    assert not any(lives(process.pid) for process in family if process.is_running())
 
 
 def test_a_worker_killed_takes_its_runtime_with_it(keeper: Keeper) -> None:

@@ -1,12 +1,6 @@
 """`vetline metrics`: the ledger's numbers, true, cheap, and absent rather than old."""
 
-import os
-import re
-import subprocess
-import sys
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from prometheus_client.core import Metric
@@ -25,6 +19,7 @@ from moderation.ledger.sweep import expire
 from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
+from tests.support.exporter import exporter
 from tests.support.ledger import claimed, record, submitted, verdict
 from tests.support.waiting import wait_for
 
@@ -141,26 +136,6 @@ def test_numbers_that_cannot_be_read_are_not_shown(own_postgres: LocalPostgres, 
     wait_for(is_noticed, timeout_s=30, what="Postgres to be missed")
     assert of(shown(collector), "vetline_ledger_assessments", state="queued") is None
     engine.dispose()
-
-
-@contextmanager
-def exporter(*options: str) -> Iterator[str]:
-    """The URL of a running `vetline metrics`."""
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moderation.cli", "metrics", "--port", "0", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-    with process:
-        try:
-            assert process.stderr is not None
-            said = next(line for line in process.stderr if "metrics: " in line)
-            found = re.search(r"http://\S+", said)
-            assert found
-            yield found[0]
-        finally:
-            process.terminate()
 
 
 def test_prometheus_reads_it_over_loopback(services_env: dict[str, str], busy: Engine) -> None:

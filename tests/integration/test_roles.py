@@ -200,20 +200,3 @@ def test_whoever_may_not_make_roles_migrates_all_the_same(own_postgres: LocalPos
     assert roles.standing(plain) == roles.Standing(missing=(), bare=())
     plain.dispose()
     admin.dispose()
-
-
-def test_open_work_counts_what_waits_and_heeds_pauses(ledger: Engine) -> None:
-    def seen() -> tuple[int, int]:
-        (row,) = _said("SELECT open, age_s FROM open_work")(ledger, ledger)
-        return row.open, row.age_s
-
-    assert seen() == (0, 0)
-    submitted(ledger, batch="b")
-    submitted(ledger)
-    with ledger.connect() as connection:
-        connection.execute(text("UPDATE assessment SET ring_at = now() - interval '90 seconds'"))
-    assert seen() == (2, 90)
-    pauses.pause(ledger, pauses.Scope.BATCH, "b")
-    assert seen()[0] == 1
-    pauses.pause(ledger, pauses.Scope.EVERYTHING)
-    assert seen() == (0, 0)

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.assessment import Claim, Priority, Submission
+from moderation.ledger import migrate
 from moderation.ledger.claim import claim
 from moderation.ledger.ending import Ending
 from moderation.ledger.policies import pin
@@ -48,6 +49,18 @@ def attempts(engine: Engine, id_: UUID) -> list[dict[str, Any]]:
     query = text("SELECT * FROM attempt WHERE assessment_id = :id ORDER BY attempt")
     with engine.connect() as connection:
         return [dict(found) for found in connection.execute(query, {"id": id_}).mappings()]
+
+
+def take_back(engine: Engine, revision: str) -> None:
+    """The tables as they were before this migration; nothing where it is not there."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
+    config = migrate._config()
+    before = ScriptDirectory.from_config(config).get_revision(revision).down_revision
+    with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, str(before))
 
 
 def verdict(*, rating: Rating = Rating.SAFE, asks: tuple[Ask, ...] = (), **judgement: Any) -> Verdict:

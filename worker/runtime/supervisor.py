@@ -36,6 +36,7 @@ class Supervisor:
         self._starter = Starter(settings, judge, tell=self._tell, stopped=self._stopped)
         self._failures = 0  # in a row; a server that was well for a while ends the row
         self._failed_starts = 0  # in a row; a server that became ready ends it
+        self._last_failure = ""
         self._waiting_for = "the runtime has not been started"
         self._board = Readiness()  # whoever starts us has one
         self._on_down: Callable[[RuntimeUnavailable], None] = lambda _: None
@@ -153,7 +154,8 @@ class Supervisor:
         delay_s = min(self.settings.restart_cap_s, self.settings.restart_delay_s * 2 ** (self._failures - 1))
         delay_s *= random.uniform(0.75, 1.25)  # noqa: S311 - spreads the workers of a host, guards nothing
         log.error("runtime_failed", error=str(error), failures=self._failures, again_in_s=round(delay_s, 1))
-        self._tell(f"SGLang starts again in {delay_s:.1f} s: {error}")
+        self._last_failure = str(error)
+        self._tell(f"SGLang starts again in {delay_s:.1f} s")
         return not self._stopped.wait(delay_s)
 
     def _give_up(self, error: VetlineError) -> None:
@@ -165,7 +167,10 @@ class Supervisor:
         metrics.runtime_is(state, _STATES)
 
     def _tell(self, what: str) -> None:
-        """Say what is waited for, on the board and in the log."""
+        """Say what is waited for, on the board and in the log; and why, where it is not the first start."""
+        if self._failures and self._last_failure not in what:
+            row = f"{self._failures} failures in a row, the last" if self._failures > 1 else "it failed"
+            what = f"{what}; {row}: {self._last_failure}"
         self._waiting_for = what
         self._board.wait_for(_BOARD, what)
         log.info("runtime_waiting", what=what)
