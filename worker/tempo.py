@@ -8,7 +8,7 @@ _AT_ONCE_S = (
 _WEIGHT = 0.1  # of the newest item in the mean
 # How long a verdict waits for others to be written with: an eighth of what it took, within these bounds. What a worker that
 # dies has not written is judged again, so they are short.
-_LINGER, _LEAST_LINGER_S, _MOST_LINGER_S = 1 / 8, 0.05, 0.25
+_LINGER, _LEAST_LINGER_S, MOST_LINGER_S = 1 / 8, 0.05, 0.25
 
 
 class Tempo:
@@ -31,4 +31,4 @@ class Tempo:
 
     def linger_s(self) -> float:
         """How long a busy worker's verdict may wait for others to be written with it."""
-        return min(max(_LINGER * self._mean_s, _LEAST_LINGER_S), _MOST_LINGER_S)
+        return min(max(_LINGER * self._mean_s, _LEAST_LINGER_S), MOST_LINGER_S)

@@ -10,19 +10,19 @@ from statistics import mean
 from typing import Any
 
 from moderation.settings import LeaseSettings, LedgerSettings, QueueSettings
+from producer.chunks import CHUNK
+from worker.tempo import MOST_LINGER_S
 
 RESULTS = Path(__file__).parents[1] / "results"
 GPUS = (1, 16, 256)
 _DAY_S = 86_400
-_LINGER_S = 0.05  # worker/recorder.py: what a group of verdicts waits for
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What was measured. ms are of CPU, for one image; least and most are of the two ends that were seen.
 
-    The most is one GPU's own line, where each image has a message, a claim and a third of a commit of its own; the least
-    the queue alone with a judge that answers at once, where rows come and go in groups of 16.
+    The most is one GPU's own line; the least the queue alone, with a judge that answers at once.
     """
 
     images_per_s: float  # of one H100
@@ -95,9 +95,14 @@ def _size(count: float) -> str:
 
 
 def _commits(of: Figures, gpus: int) -> str:
-    """A claim each; records as far as they wait for one another; a beat for each worker; submissions one by one."""
-    each = of.images_per_s + min(of.images_per_s, 1 / _LINGER_S) + 1 / LeaseSettings().beat_s
-    low, high = gpus * each, gpus * (each + of.images_per_s)
+    """Records as far as they wait for one another and a beat for each worker.
+
+    And, at the least, a claim for as many as a message rings, of what was submitted by the thousand; at the most a claim
+    and a submission for each.
+    """
+    each = min(of.images_per_s, 1 / MOST_LINGER_S) + 1 / LeaseSettings().beat_s
+    low = gpus * (each + of.images_per_s / QueueSettings().bundle + of.images_per_s / CHUNK)
+    high = gpus * (each + 2 * of.images_per_s)
     return f"{low:,.0f} to {high:,.0f}"
 
 
