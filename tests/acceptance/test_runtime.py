@@ -15,6 +15,7 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
+from moderation.ledger.activity import workers
 from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
 from tests.support.checkpoint import write_checkpoint
@@ -154,6 +155,12 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
     assert keeper.left() == {keeper.starts[0].pid, *keeper.starts[0].children}
     (id_,) = keeper.submit(1)
     keeper.system.wait_for_counts(done=1)
+    wait_for(
+        lambda: workers(keeper.system.engine)[0]["state"] == "ready",
+        what="the worker to say that it is ready",
+    )
+    (seen,) = workers(keeper.system.engine)
+    assert (seen["runtime_state"], seen["runtime"][:10]) == ("ready", "sglang 0.5")
     verdict = (tell_story(keeper.system.engine, id_) or {})["verdict"]
     assert verdict["weights_sha256"] == sha256(b"no weights").hexdigest()
     assert verdict["model"] == str(keeper.plan.parent / "weights"), "as it was asked for"
@@ -164,6 +171,9 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
 def test_a_stop_while_the_runtime_still_starts_ends_it(keeper: Keeper) -> None:
     worker = keeper.worker({"late_s": 60}, ready=False)
     wait_for(lambda: worker.said("SGLang starts") and worker.said(" ready."), what="a start under way")
+    (seen,) = wait_for(lambda: workers(keeper.system.engine), what="the worker in the ledger")
+    assert (seen["state"], seen["runtime"], seen["runtime_state"]) == ("waiting", "sglang", "starting")
+    assert seen["model"] == str(keeper.plan.parent / "weights")
     family = psutil.Process(worker.pid).children(recursive=True)
     assert any("sglang_child" in " ".join(process.cmdline()) for process in family)
     assert worker.stop(timeout_s=10) == 0
