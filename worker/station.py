@@ -75,6 +75,7 @@ class Station:
             self._tools.judge.check,
             board=self.board,
             tick=partial(self.pulse.beat, "gate"),
+            is_idle=lambda: not self.turns.busy,
         )
         queue = QueueSettings()
         self._sharing = Sharing(self.turns, threads=settings.threads)
