@@ -43,26 +43,28 @@ def count_workers(states: Mapping[str, int]) -> str:
 
 def worker_table(rows: Sequence[Row]) -> RenderableType:
     """A line for each worker, and below it a line for each thing that it waits for."""
+    if not rows:
+        return Text()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in _HEADINGS:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for row in rows:
         style = "red" if row["lease_ran_out"] else _STYLES.get(row["state"])
         table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
-    if not rows:
-        return Text()
     waits = [Text(line, style="yellow") for row in rows for line in _waits(row)]
     return Group(table, *waits)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
+    """Of one that is silent, only what the ledger knows by itself."""
+    said: Row = {} if row["state"] == "silent" else row
     return (
         row["worker"],
         " ".join(filter(None, (row["host"], row["gpu"]))),
         _state(row),
-        " ".join(filter(None, (row["runtime"], row["runtime_state"]))),
+        " ".join(filter(None, (row["runtime"], said.get("runtime_state")))),
         _of(row["in_hand"], row["in_hand_limit"]),
-        _of(row["in_flight"], row["in_flight_limit"]),
+        _of(said.get("in_flight"), said.get("in_flight_limit")),
         str(row["last_minute"]),
         span(row["oldest_s"]),
         f"{span(row['answered_s'])} ago" if row["answered_s"] is not None else "",
