@@ -224,6 +224,7 @@ def test_what_another_start_would_not_mend_ends_the_worker_in_one_line(keeper: K
     (line,) = [line for line in worker.text.splitlines() if "runtime_hopeless" in line]
     assert says in line
     assert len(keeper.starts) == (3 if code == 75 else 1)
+    assert workers(keeper.system.engine) == [], "it ended by itself, and is not missed"
 
 
 def test_a_model_that_disagrees_with_the_canary_set_is_refused(keeper: Keeper) -> None:
