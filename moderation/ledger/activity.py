@@ -25,14 +25,16 @@ _WORKERS = text(f"""
         SELECT worker, count(*) AS in_hand, min(claimed_at) AS oldest_at, min(lease_until) < now() AS lease_ran_out
         FROM assessment WHERE state = 'running' GROUP BY worker
     ), crew AS (
-        SELECT w.*, w.name AS worker, {STATE} AS state, concat_ws(' ', w.runtime, w.runtime_version) AS runs FROM worker w
+        SELECT w.*, w.name AS worker, {STATE} AS state, concat_ws(' ', w.runtime, w.runtime_version) AS runs
+        FROM worker w
     )
     SELECT worker, c.state, c.host, c.gpu, c.judge, c.pid, c.version,
         coalesce(nullif(c.runs, ''), a.runtime) AS runtime, c.runtime_state, c.model, coalesce(c.waits, '[]') AS waits,
         coalesce(h.in_hand, 0) AS in_hand, c.in_hand_limit, c.in_flight, c.in_flight_limit,
         coalesce(a.last_minute, 0) AS last_minute,
         extract(epoch FROM now() - h.oldest_at)::float AS oldest_s,
-        extract(epoch FROM now() - a.answered_at)::float AS answered_s, coalesce(h.lease_ran_out, false) AS lease_ran_out,
+        extract(epoch FROM now() - a.answered_at)::float AS answered_s,
+        coalesce(h.lease_ran_out, false) AS lease_ran_out,
         extract(epoch FROM now() - c.seen_at)::float AS seen_s, extract(epoch FROM now() - c.started_at)::float AS up_s
     FROM held h FULL JOIN crew c USING (worker) LEFT JOIN answered a USING (worker)
     ORDER BY array_position(ARRAY['waiting', 'silent', 'ready'], c.state), worker

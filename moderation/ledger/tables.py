@@ -309,7 +309,7 @@ class SweepRow(SQLModel, table=True):
 
 
 class WorkerRow(SQLModel, table=True):
-    """A worker process as it last said it is. heard_until: by when it promised to say so again, or it counts as silent."""
+    """A worker process as it last said it is. heard_until: if it does not say so again by then, it counts as silent."""
 
     __tablename__ = "worker"
     __table_args__ = (

@@ -72,7 +72,7 @@ class _Answered:
         await self._send(message)
 
     def count(self) -> None:
-        """By the route's template, which the router leaves in the scope: a path holds ids, and whatever somebody made up."""
+        """By the route's template, which the router leaves in the scope: a path holds ids, or what somebody made up."""
         route = getattr(self._scope.get("route"), "path_format", "none")
         status = str(self._status or "none")  # none: it went away before it was answered
         metrics.DOOR_SECONDS.labels(route, status).observe(time.monotonic() - self._began)

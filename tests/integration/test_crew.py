@@ -1,4 +1,4 @@
-"""Workers in the ledger: as they say they are, silent when they say no more, gone when they ended or a day has passed."""
+"""Workers in the ledger: as they say they are, silent when they say no more, gone at their end or a day later."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

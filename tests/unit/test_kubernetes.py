@@ -131,7 +131,7 @@ def test_what_selects_pods_selects_some(kind: str) -> None:
 
 
 def test_prometheus_may_reach_the_ports_that_it_is_told_of() -> None:
-    """Each monitored port is one of its pods', where the command serves it, and the network policy lets Prometheus in."""
+    """Each is a port of the pods, where the command serves, and the network policy lets Prometheus in."""
     policy = one("NetworkPolicy", "metrics")["spec"]
     (rule,), (let_in,) = policy["podSelector"]["matchExpressions"], policy["ingress"]
     monitors = [doc for doc in DOCS if doc["kind"] == "PodMonitor"]
