@@ -38,6 +38,13 @@ _RUNNING = {
     "workers": describe("gauge", "vetline_ledger_workers", "Workers that hold claims.", where=_L),
     "oldest_s": describe("gauge", "vetline_ledger_claim_age_seconds", "Age of the oldest claim.", where=_L),
 }
+_CREW = describe(
+    "gauge",
+    "vetline_ledger_workers_seen",
+    "Worker processes: ready, waiting for something, or silent (not heard of in time; forgotten after a day).",
+    ["state"],
+    where=_L,
+)
 _FAILURES = describe("gauge", "vetline_ledger_failures", "Failed assessments by code.", ["code"], where=_L)
 _SWEEP_AGE = describe(
     "gauge", "vetline_ledger_sweep_age_seconds", "Since any worker last swept the ledger.", where=_L
@@ -140,6 +147,10 @@ def _running(row: dict[str, Any], age_s: float) -> Iterator[Metric]:
         yield _gauge(told, {(): row[field]})
 
 
+def _crew(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
+    yield _gauge(_CREW, {(state,): count for state, count in counts.items()})
+
+
 def _failures(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
     yield _gauge(_FAILURES, {(row["code"] or "none",): row["n"] for row in rows})
 
@@ -167,6 +178,7 @@ _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "waiting": _waiting,
     "oldest": _oldest,
     "running": _running,
+    "crew": _crew,
     "failures": _failures,
     "sweep": _sweep,
     "audit": _audit,

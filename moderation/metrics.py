@@ -27,7 +27,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A metric as docs/metrics.md lists it. where: producer, worker or ledger."""
+    """A metric as docs/metrics.md lists it. where: producer, door, worker or ledger."""
 
     name: str
     kind: Kind
@@ -85,6 +85,16 @@ RUNG = _counter(
     "Messages sent to Redis, by who sent them: producer or sweeper.",
     ["by"],
     where="producer, worker",
+)
+
+# The HTTP door
+
+DOOR_SECONDS = _histogram(
+    "vetline_door_seconds",
+    "Requests to `vetline serve`, by the template of their route (none: refused before one was found) and status.",
+    ["route", "status"],
+    buckets=SUBMIT_BUCKETS_S,
+    where="door",
 )
 
 # The path of one image

@@ -12,7 +12,9 @@ from worker.readiness import Readiness
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
-_TICK_S = 10.0
+_IDLE_LOOK_S = (
+    5.0  # while nothing is in hand: else an image would be the first to meet a runtime that is gone
+)
 _START = "start"
 # The board's names for what is down, by the error's code. "runtime" is left to whoever starts one.
 _NAMES = {
@@ -28,15 +30,21 @@ class Gate:
     """Open, or shut for a reason. A thread of its own asks what is down until it answers, and opens again.
 
     checks: what must all pass for the gate to open; each raises Unavailable while it does not.
-    board: where it says for what it is shut. tick: called at each turn of its loop.
+    board: where it says for what it is shut. tick: called at each turn of its loop. is_idle: whether nothing in hand
+    would show that something is down.
     """
 
     def __init__(
-        self, *checks: Callable[[], None], board: Readiness, tick: Callable[[], None] = lambda: None
+        self,
+        *checks: Callable[[], None],
+        board: Readiness,
+        tick: Callable[[], None] = lambda: None,
+        is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._checks = checks
         self._board = board
         self._tick = tick
+        self._is_idle = is_idle
         self._said: set[str] = set()  # names of ours on the board
         self._lock = threading.Lock()  # over the reason and what the board says of it
         self._open = threading.Event()
@@ -81,12 +89,25 @@ class Gate:
     def _watch(self) -> None:
         while not self._stopped.is_set():
             self._tick()
-            if not self._shut.wait(_TICK_S) or self._stopped.is_set():
-                continue
-            if self._passes():
+            if not self._shut.wait(_IDLE_LOOK_S):
+                if self._is_idle():
+                    self._look()
+            elif self._stopped.is_set():
+                return
+            elif self._passes():
                 self._let_in()
             else:
                 self._stopped.wait(_LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        """Whether all is well while it is open."""
+        try:
+            for check in self._checks:
+                check()
+        except Unavailable as exc:
+            self.shut(exc)
+        except Exception:  # as in _passes; what is in hand next will tell
+            log.exception("gate_check_failed")
 
     def _let_in(self) -> None:
         with self._lock:

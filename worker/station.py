@@ -27,6 +27,7 @@ from worker.gate import Gate
 from worker.gpu import gpu_name
 from worker.heartbeat import Heartbeat
 from worker.images.picture import View
+from worker.presence import Presence
 from worker.probes import Probes
 from worker.pulse import Pulse
 from worker.readiness import Readiness
@@ -74,6 +75,7 @@ class Station:
             self._tools.judge.check,
             board=self.board,
             tick=partial(self.pulse.beat, "gate"),
+            is_idle=lambda: not self.turns.busy,
         )
         queue = QueueSettings()
         self._sharing = Sharing(self.turns, threads=settings.threads)
@@ -105,6 +107,9 @@ class Station:
             bundle=self.desk.at_once,
             tick=partial(self.pulse.beat, "sweeper"),
         )
+        self._presence = Presence(
+            self._engine, self._lease, report=self.report, runtime=self._tools.judge.runtime
+        )
 
     def start(self, *, leave: Callable[[int], None]) -> None:
         """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""
@@ -113,7 +118,7 @@ class Station:
             runtime.start(
                 board=self.board, on_down=self.gate.shut, on_hopeless=lambda error: leave(_exit_code(error))
             )
-        for part in (self.gate, self._heartbeat, self._sweeper, self.herald):
+        for part in (self.gate, self._heartbeat, self._sweeper, self.herald, self._presence):
             part.start()
         tracing.start("worker")
         self._show()
@@ -152,6 +157,7 @@ class Station:
         for part in (self.desk, self.herald, self._sweeper, self._heartbeat, self._trial):
             part.stop()
         self._tools.close()
+        self._presence.stop()
         self._doorbell.close()
         self._engine.dispose()
         if self._probes is not None:
@@ -207,6 +213,7 @@ class Station:
         _later(_GIVE_BACK_S, os._exit, exit_code)
         given = self.desk.give_back_all()
         log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
+        self._presence.stop()
         os._exit(exit_code)
 
 

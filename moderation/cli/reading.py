@@ -7,7 +7,8 @@ import typer
 
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, span
-from moderation.ledger import reading, tally
+from moderation.cli.working import count_workers
+from moderation.ledger import crew, reading, tally
 from moderation.ledger.pauses import Scope, caps, pauses
 
 commands = typer.Typer()
@@ -19,20 +20,29 @@ Policy = Annotated[str | None, typer.Option(help="Only this policy id.")]
 
 @commands.command()
 def status(batch: Batch = None, as_json: Json = False) -> None:
-    """Counts by state, pace, time left, and what is paused or capped."""
+    """Counts by state, pace, time left, workers, and what is paused or capped."""
     with opened_ledger() as engine:
         progress = tally.progress(engine, batch=batch)
         swept = reading.last_sweep(engine)
+        workers = crew.counts(engine)
         paused = pauses(engine)
         capped = caps(engine)
     states, pace, left_s = progress.states, progress.per_s, progress.left_s
     if as_json:
-        told = {"batch": batch, "states": states, "per_s": pace, "left_s": left_s, "sweep": swept}
+        told = {
+            "batch": batch,
+            "states": states,
+            "per_s": pace,
+            "left_s": left_s,
+            "sweep": swept,
+            "workers": workers,
+        }
         held_up = {"pauses": [asdict(pause) for pause in paused], "caps": [asdict(cap) for cap in capped]}
         print_json(told | held_up)
         return
     typer.echo("  ".join(f"{state} {count}" for state, count in states.items()))
     typer.echo(f"pace {pace:.1f}/s over the last minute" + (f", {span(left_s)} left" if left_s else ""))
+    typer.echo(count_workers(workers))
     for pause in paused:
         what = pause.scope.value if pause.scope is Scope.EVERYTHING else f"{pause.scope.value} {pause.name}"
         why = f": {pause.reason}" if pause.reason else ""

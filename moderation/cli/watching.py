@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_jsonl, span, talk
 from moderation.cli.reading import Batch, Json
+from moderation.cli.working import count_workers, counted, worker_table
 from moderation.errors import LedgerUnavailable
 from moderation.ledger import reading, tally
 from moderation.ledger.activity import workers
@@ -100,7 +101,8 @@ def page(sight: Sight) -> RenderableType:
         head,
         _swept(sight.sweep),
         Text(),
-        _workers(sight.workers),
+        _counted(sight.workers),
+        worker_table(sight.workers),
     ]
     if sight.failures:
         codes = "  ".join(f"{code} {count:,}" for code, count in sight.failures.items())
@@ -108,23 +110,10 @@ def page(sight: Sight) -> RenderableType:
     return Group(*parts)
 
 
-def _workers(rows: list[dict[str, Any]]) -> RenderableType:
-    if not rows:
-        return Text("no worker has anything in hand or answered within ten minutes", style="yellow")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("worker", "in hand", "last minute", "oldest", "last verdict", "runtime"):
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(
-            Text(row["worker"]),
-            str(row["in_hand"]),
-            str(row["last_minute"]),
-            span(row["oldest_s"]),
-            f"{span(row['answered_s'])} ago" if row["answered_s"] is not None else "",
-            Text(row["runtime"] or ""),
-            style="red" if row["lease_ran_out"] else None,
-        )
-    return table
+def _counted(rows: list[dict[str, Any]]) -> Text:
+    states = counted(rows)
+    well = any(states.values()) and not states["silent"]
+    return Text(count_workers(states), style="" if well else "yellow")
 
 
 def _swept(sweep: dict[str, Any] | None) -> Text:

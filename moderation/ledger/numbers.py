@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger import reading, tally
+from moderation.ledger import crew, reading, tally
 from moderation.ledger.engine import reaching_postgres, transaction
 
 Row = dict[str, Any]
@@ -103,6 +103,7 @@ QUICK = (
     Reading("waiting", waiting, 5),
     Reading("oldest", oldest, 5),
     Reading("running", running, 5),
+    Reading("crew", crew.counts, 5),
     Reading("failures", failures, 15),
     Reading("sweep", reading.last_sweep, 5),
 )

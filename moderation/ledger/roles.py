@@ -25,6 +25,7 @@ _VIEWS = ("verdict_history", "verdict_current", "failure_current", "unassessed",
 _READABLE = (
     "alembic_version", "assessment", "attempt", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
     "policy_revision", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside",
+    "worker",
 )  # fmt: skip
 HIDDEN = ("webhook_secret", "request")  # what signs, and what services asked: for those who use them alone
 
@@ -49,6 +50,7 @@ GRANTS: Mapping[str, Grants] = {
         "attempt": "SELECT, INSERT",
         "verdict": "SELECT, INSERT",
         "sweep": "SELECT, INSERT, UPDATE",
+        "worker": _KEEP,
         "pause": _READ,
         "cap": _READ,
         "tally": _KEEP,

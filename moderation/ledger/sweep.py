@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
+from moderation.ledger.crew import FORGET
 from moderation.ledger.engine import reaching_postgres, transaction
 from moderation.ledger.tally import fold
 
@@ -73,7 +74,8 @@ _FRESH = text("""
     SELECT count(*) FROM sweep WHERE worker <> :worker AND swept_at > now() - make_interval(secs => :within_s)
 """)
 
-_SIGN = text("""
+_SIGN = text(f"""
+    WITH forgotten AS ({FORGET})
     INSERT INTO sweep AS s (id, swept_at, worker, rung, expired) VALUES (1, now(), :worker, 0, :expired)
     ON CONFLICT (id) DO UPDATE SET
         swept_at = now(), worker = excluded.worker, expired = s.expired + excluded.expired
@@ -91,6 +93,7 @@ def expire(
 ) -> list[UUID] | None:
     """Free rows whose lease ran out and sign the sweep. None where another sweeper is at it.
 
+    Workers not heard of for a day are forgotten with it.
     awake_s: how long this worker has been there to sweep. Where nobody did for the last spare_s of that, leases get
     spare_s more: enough for a live worker to renew them.
     """

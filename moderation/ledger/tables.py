@@ -308,6 +308,36 @@ class SweepRow(SQLModel, table=True):
     expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
+class WorkerRow(SQLModel, table=True):
+    """A worker process as it last said it is. heard_until: if it does not say so again by then, it counts as silent."""
+
+    __tablename__ = "worker"
+    __table_args__ = (
+        PrimaryKeyConstraint("name", name="worker_pk"),
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+
+    name: str = Field(sa_column=_text())
+    host: str = Field(sa_column=_text())
+    pid: int
+    gpu: str | None = Field(default=None, sa_column=_text(nullable=True))
+    judge: str = Field(sa_column=_text())
+    version: str = Field(sa_column=_text())
+    runtime: str | None = Field(default=None, sa_column=_text(nullable=True))
+    runtime_version: str | None = Field(default=None, sa_column=_text(nullable=True))
+    runtime_state: str | None = Field(default=None, sa_column=_text(nullable=True))
+    model: str | None = Field(default=None, sa_column=_text(nullable=True))
+    ready: bool
+    waits: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
+    in_hand: int
+    in_hand_limit: int
+    in_flight: int
+    in_flight_limit: int
+    started_at: datetime = Field(sa_column=_time(nullable=False))
+    seen_at: datetime = Field(sa_column=_time(nullable=False))
+    heard_until: datetime = Field(sa_column=_time(nullable=False))
+
+
 class PauseRow(SQLModel, table=True):
     """Nothing of this batch, policy or tenant is claimed while the row is here; name is '' for everything."""
 

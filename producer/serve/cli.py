@@ -25,12 +25,19 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="8700; 0 takes any that is free.")
     ] = None,
     tokens: File = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics there; it asks for no token.")
+    ] = None,
+    metrics_address: Annotated[str | None, typer.Option(help="Where /metrics is served; 127.0.0.1.")] = None,
     no_tokens: Annotated[
         bool, typer.Option("--no-tokens", help="Let in whoever is on this machine; on loopback only.")
     ] = False,
 ) -> None:
     """Take submissions over HTTP, from services in any language. See /docs once it listens."""
-    given = {"host": host, "port": port, "tokens": tokens}
+    given = {
+        "host": host, "port": port, "tokens": tokens,
+        "metrics_port": metrics_port, "metrics_address": metrics_address,
+    }  # fmt: skip
     settings = ServeSettings().model_copy(update={name: v for name, v in given.items() if v is not None})
     known = _known(settings, no_tokens=no_tokens)
     try:
@@ -43,6 +50,9 @@ def serve(
             raise BadSetting(f"--no-tokens is for loopback, and {settings.host} is not")
         _check(services.database_url)
         door = app.Door(services.database_url, services.redis_url, known, settings)
+        if settings.metrics_port is not None:
+            found = listening.serve_metrics(settings.metrics_address, settings.metrics_port)
+            talk(f"metrics: http://{settings.metrics_address}:{found}/metrics")
         talk(f"listening on http://{settings.host}:{listener.getsockname()[1]}")
         listening.serve(app.guarded(app.make_app(door), settings, loopback_only=known is None), listener)
 

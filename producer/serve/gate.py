@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moderation import metrics
 from producer.serve.problems import Problem
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,7 @@ class Gate:
         answered = _Answered(scope, send)
         if (problem := self._refusal(scope)) is not None:
             await problem.response()(scope, receive, answered.send)
+            answered.count()
             return
         self._room -= 1
         try:
@@ -42,6 +44,7 @@ class Gate:
         finally:
             self._room += 1
             answered.log()
+            answered.count()
 
     def _refusal(self, scope: Scope) -> Problem | None:
         if scope["path"] == "/live":  # alive, however busy
@@ -67,6 +70,12 @@ class _Answered:
             self._status = message["status"]
             message["headers"] = [*message.get("headers", ()), *_HEADERS]
         await self._send(message)
+
+    def count(self) -> None:
+        """By the route's template, which the router leaves in the scope: a path holds ids, or what somebody made up."""
+        route = getattr(self._scope.get("route"), "path_format", "none")
+        status = str(self._status or "none")  # none: it went away before it was answered
+        metrics.DOOR_SECONDS.labels(route, status).observe(time.monotonic() - self._began)
 
     def log(self) -> None:
         log.info(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from prometheus_client import start_http_server
 from starlette.types import ASGIApp
 
 from moderation.errors import BadSetting
@@ -25,6 +26,15 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as exc:
         raise BadSetting(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
     return listener
+
+
+def serve_metrics(address: str, port: int) -> int:
+    """Answer Prometheus from a thread, with all that this process counts; the port. Raises BadSetting."""
+    try:
+        server, _ = start_http_server(port, address)
+    except OSError as exc:
+        raise BadSetting(f"cannot serve metrics on {address} port {port}: {exc.strerror}") from exc
+    return server.server_port
 
 
 def is_loopback(listener: socket.socket) -> bool:

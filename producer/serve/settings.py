@@ -15,6 +15,9 @@ class ServeSettings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8700, ge=0, le=65535)  # 0: any that is free
+    # /metrics, on a port of its own: those who submit need not see it. None: it is not served. It asks for no token.
+    metrics_port: int | None = Field(None, ge=0, le=65535)  # 0: any that is free
+    metrics_address: str = "127.0.0.1"
     tokens: Path | None = None  # the file that `vetline token` writes
     max_body_bytes: int = Field(4_194_304, gt=0)  # 1,000 signed URIs with some metadata have 2 MB
     body_timeout_s: float = Field(20, gt=0)  # a body that takes longer is a slow-loris

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from moderation.ledger.activity import workers
 from moderation.ledger.story import story as tell_story
 from tests.support.keeper import GONE_S, Keeper, after, lives
 from tests.support.ledger import POLICY, row
@@ -69,6 +70,12 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
     assert keeper.left() == {keeper.starts[0].pid, *keeper.starts[0].children}
     (id_,) = keeper.submit(1)
     keeper.system.wait_for_counts(done=1)
+    wait_for(
+        lambda: workers(keeper.system.engine)[0]["state"] == "ready",
+        what="the worker to say that it is ready",
+    )
+    (seen,) = workers(keeper.system.engine)
+    assert (seen["runtime_state"], seen["runtime"][:10]) == ("ready", "sglang 0.5")
     verdict = (tell_story(keeper.system.engine, id_) or {})["verdict"]
     assert verdict["weights_sha256"] == sha256(b"no weights").hexdigest()
     assert verdict["model"] == str(keeper.plan.parent / "weights"), "as it was asked for"
@@ -79,6 +86,9 @@ def test_a_stop_takes_a_runtime_that_ignores_it_and_its_child_that_holds_the_por
 def test_a_stop_while_the_runtime_still_starts_ends_it(keeper: Keeper) -> None:
     worker = keeper.worker({"late_s": 60}, ready=False)
     wait_for(lambda: worker.said("SGLang starts") and worker.said(" ready."), what="a start under way")
+    (seen,) = wait_for(lambda: workers(keeper.system.engine), what="the worker in the ledger")
+    assert (seen["state"], seen["runtime"], seen["runtime_state"]) == ("waiting", "sglang", "starting")
+    assert seen["model"] == str(keeper.plan.parent / "weights")
     family = psutil.Process(worker.pid).children(recursive=True)
     assert any("sglang_child" in " ".join(process.cmdline()) for process in family)
     assert worker.stop(timeout_s=10) == 0
@@ -129,6 +139,7 @@ def test_what_another_start_would_not_mend_ends_the_worker_in_one_line(keeper: K
     (line,) = [line for line in worker.text.splitlines() if "runtime_hopeless" in line]
     assert says in line
     assert len(keeper.starts) == (3 if code == 75 else 1)
+    assert workers(keeper.system.engine) == [], "it ended by itself, and is not missed"
 
 
 def test_a_model_that_disagrees_with_the_canary_set_is_refused(keeper: Keeper) -> None:

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy import Engine
 
 from moderation.errors import NotFound
+from moderation.ledger.crew import Wait, sign_on
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from tests.support.commands import run
-from tests.support.ledger import claimed, record, submitted, verdict
+from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("services_env")
@@ -26,9 +27,11 @@ pytestmark = pytest.mark.usefixtures("services_env")
 
 @pytest.fixture
 def ledger(postgres_url: str) -> Iterator[Engine]:
-    """One judged by w1, one failed, one in hand at w2."""
+    """One judged by w1, one failed, one in hand at w2, a worker of the release before; w3 has nothing to do."""
     engine = open_ledger(postgres_url)
     seed_builtin(engine)
+    sign_on(engine, member("w1"), silent_after_s=60)
+    sign_on(engine, member("w3", waits=[Wait("runtime", "SGLang starts")]), silent_after_s=60)
     record(engine, claimed(engine), verdict(), worker="w1")
     fail(engine, claimed(engine), NotFound("404"), worker="w1", timings_ms={})
     claimed(engine, submitted(engine, batch="b"), worker="w2")
@@ -41,10 +44,14 @@ def test_each_look_is_a_line_where_nobody_sits_at_a_terminal(ledger: Engine, tmp
     (line,) = ended.stdout.splitlines()
     seen = json.loads(line)
     assert (ended.returncode, seen["left_s"], seen["states"]["running"]) == (0, None, 0)
-    assert [(w["worker"], w["in_hand"], w["last_minute"], w["runtime"]) for w in seen["workers"]] == [
-        ("w1", 0, 1, "sglang 0.5.16"),
-        ("w2", 1, 0, None),
+    assert [
+        (w["worker"], w["state"], w["in_hand"], w["last_minute"], w["runtime"]) for w in seen["workers"]
+    ] == [
+        ("w3", "waiting", 0, 0, "sglang 0.5.16"),
+        ("w1", "ready", 0, 1, "sglang 0.5.16"),
+        ("w2", None, 1, 0, None),
     ]
+    assert "workers: 1 ready, 1 waiting\n" in run(tmp_path, "status").stdout
 
 
 def test_a_terminal_shows_a_page_until_ctrl_c(ledger: Engine, tmp_path: Path) -> None:
@@ -68,7 +75,11 @@ def test_a_terminal_shows_a_page_until_ctrl_c(ledger: Engine, tmp_path: Path) ->
         assert process.poll() is None, bytes(shown)
         return all(word in shown for word in words)
 
-    wait_for(lambda: sees(b"w2", b"not_found 1", b"done 1"), timeout_s=60, what="the page")
+    wait_for(
+        lambda: sees(b"w2", b"not_found 1", b"done 1", b"SGLang starts", b"host-7 gpu0-h100"),
+        timeout_s=60,
+        what="the page",
+    )
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
     os.close(ours)

@@ -9,6 +9,7 @@ from celery import Celery
 
 from moderation.assessment import State
 from moderation.ledger import reading
+from moderation.ledger.activity import workers
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.selection import Selection
 from moderation.ledger.story import story as tell_story
@@ -138,6 +139,7 @@ def test_what_hangs_past_the_drain_is_given_back_uncharged(system: System) -> No
     assert worker.stop(timeout_s=10) == 0
     standing = row(system.engine, ticket.id)
     assert (standing["state"], standing["charged"]) == ("queued", 0)
+    assert workers(system.engine) == [], "it said that it has ended"
 
 
 def test_a_runtime_that_is_away_costs_no_attempt_and_stops_consumption(system: System) -> None:

@@ -11,6 +11,7 @@ from moderation.doorbell import Doorbell
 from moderation.errors import NotFound
 from moderation.exporter import LedgerCollector
 from moderation.ledger import tally
+from moderation.ledger.crew import sign_on
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
@@ -20,7 +21,7 @@ from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
 from tests.support.exporter import exporter
-from tests.support.ledger import claimed, record, submitted, verdict
+from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.waiting import wait_for
 
 Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -48,6 +49,9 @@ def of(samples: Sample, name: str, **labels: str) -> float | None:
 def busy(ledger: Engine) -> Engine:
     """One of each: due, rung, put off, running, overdue, done, failed."""
     engine = ledger
+    sign_on(engine, member("w1"), silent_after_s=60)
+    sign_on(engine, member("w2"), silent_after_s=-1)
+    sign_on(engine, member("w3"), silent_after_s=60)
     submitted(engine, priority=0)
     submitted(engine, rung=True, priority=2)
     claimed(engine)
@@ -74,6 +78,8 @@ def test_what_stands_in_the_ledger_is_shown(busy: Engine, redis_url: str) -> Non
     assert of(found, "vetline_ledger_queue_age_seconds", priority="normal") == 0
     assert of(found, "vetline_ledger_leases_overdue") == 1
     assert of(found, "vetline_ledger_workers") == 2
+    seen = {"ready": 2, "waiting": 0, "silent": 1}
+    assert {s: of(found, "vetline_ledger_workers_seen", state=s) for s in seen} == seen
     assert of(found, "vetline_ledger_failures", code="not_found") == 1
     assert of(found, "vetline_redis_messages") == 0
     assert of(found, "vetline_service_up", service="postgres") == 1

@@ -14,6 +14,7 @@ from moderation.cursor import START
 from moderation.errors import NotFound
 from moderation.feed import Feed
 from moderation.ledger import (
+    crew,
     deliveries,
     migrate,
     pauses,
@@ -24,7 +25,9 @@ from moderation.ledger import (
     tally,
     webhooks,
 )
+from moderation.ledger.activity import workers
 from moderation.ledger.claim import beat
+from moderation.ledger.crew import sign_off, sign_on
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger, transaction
 from moderation.ledger.feed import EVERYTHING
@@ -36,7 +39,7 @@ from moderation.ledger.standing import standing as how_it_stands
 from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.services.postgres import LocalPostgres
-from tests.support.ledger import claimed, record, submitted, verdict
+from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.logins import login_url, run
 
 Login = Callable[[str], Engine]
@@ -71,6 +74,10 @@ def _request(engine: Engine) -> None:
     requests.forget(engine, "shop", "k")
 
 
+def _leave(engine: Engine) -> None:
+    sign_off(engine, "w", member("w").started_at)
+
+
 def _said(statement: str) -> Verb:
     def verb(engine: Engine, owner: Engine) -> Any:
         with engine.connect() as connection:
@@ -91,6 +98,8 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "count": (lambda e, o: (tally.counts(e), tally.pace(e)), {_PRODUCER, _WORKER, _WATCHER}),
     "claim": (lambda e, o: claimed(e, submitted(o)), {_WORKER}),
     "beat": (lambda e, o: beat(e, [claimed(o)], lease_s=5), {_WORKER}),
+    "say that it is there": (lambda e, o: (sign_on(e, member("w"), silent_after_s=5), _leave(e)), {_WORKER}),
+    "look who is there": (lambda e, o: (crew.counts(e), workers(e)), {_WORKER, _WATCHER}),
     "record": (lambda e, o: record(e, claimed(o), verdict(), worker="w1"), {_WORKER}),
     "fail": (lambda e, o: fail(e, claimed(o), NotFound("404"), worker="w1", timings_ms={}), {_WORKER}),
     "sweep": (lambda e, o: _expire(e), {_WORKER}),

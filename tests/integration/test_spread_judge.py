@@ -93,8 +93,10 @@ def test_one_that_is_down_is_left_out_and_comes_back(
     judge.check()
     assert {asked(judge, number).runtime_version for number in range(6)} == {"0.5.23"}
     assert images_at(two) == 6
+    assert (judge.runtime().state, judge.runtime().version) == ("1 of 2 servers", "0.5.23")
     one.listen()
     wait_for(lambda: asked(judge).runtime_version == "0.5.16", timeout_s=PATIENCE_S, what="the first server")
+    assert (judge.runtime().state, judge.runtime().version) == ("2 of 2 servers", "0.5.16, 0.5.23")
 
 
 def test_it_is_unavailable_only_when_all_are(

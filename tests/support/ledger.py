@@ -1,5 +1,6 @@
 """Short ways to fill a ledger and to look into it, for tests."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy import Engine, text
 from moderation.assessment import Claim, Priority, Submission
 from moderation.ledger import migrate
 from moderation.ledger.claim import claim
+from moderation.ledger.crew import Member
 from moderation.ledger.ending import Ending
 from moderation.ledger.policies import pin
 from moderation.ledger.recording import record_all
@@ -88,6 +90,29 @@ def verdict(*, rating: Rating = Rating.SAFE, asks: tuple[Ask, ...] = (), **judge
         ),
         timings_ms={"fetch": 1.0, "decode": 2.0, "judge": 3.0},
     )
+
+
+def member(name: str, **fields: Any) -> Member:
+    """A plausible worker; ready unless it waits for something."""
+    told: dict[str, Any] = {
+        "host": "host-7",
+        "pid": 4321,
+        "gpu": "gpu0-h100",
+        "judge": "sglang",
+        "version": "0.1.0",
+        "runtime": "sglang",
+        "runtime_version": "0.5.16",
+        "runtime_state": "ready",
+        "model": "LlavaGuard-v1.2-0.5B-OV",
+        "ready": not fields.get("waits"),
+        "waits": (),
+        "in_hand": 3,
+        "in_hand_limit": 320,
+        "in_flight": 2,
+        "in_flight_limit": 256,
+        "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
+    return Member(name=name, **(told | fields))
 
 
 HIGH, NORMAL, LOW = Priority.HIGH, Priority.NORMAL, Priority.LOW

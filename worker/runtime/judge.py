@@ -14,6 +14,7 @@ from moderation.errors import (
 from moderation.policy import PolicyRevision
 from moderation.verdict import Basis, Judgement
 from worker.images.picture import View
+from worker.judges.protocol import Runtime
 from worker.judges.settings import SglangSettings
 from worker.readiness import Readiness
 from worker.runtime.settings import RuntimeSettings
@@ -50,6 +51,9 @@ class RuntimeJudge:
             return self._supervisor.serving().asked.basis()
         except RuntimeUnavailable:
             return None
+
+    def runtime(self) -> Runtime:
+        return self._supervisor.runtime()
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         with self._supervisor.admission.visit(min(timeout_s, _ADMISSION_S)):

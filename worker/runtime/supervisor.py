@@ -4,11 +4,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
 from moderation import metrics
 from moderation.errors import Misuse, RuntimeUnavailable, VetlineError
+from worker.judges.protocol import Runtime
 from worker.judges.settings import SglangSettings
 from worker.readiness import Readiness
 from worker.runtime.admission import Admission
@@ -31,6 +33,8 @@ class Supervisor:
     def __init__(self, settings: RuntimeSettings, judge: SglangSettings) -> None:
         self.settings = settings
         self.admission = Admission()
+        self._judge = judge
+        self._state = _STATES[0]
         self._stopped = threading.Event()
         self._serving: Serving | None = None
         self._starter = Starter(settings, judge, tell=self._tell, stopped=self._stopped)
@@ -73,6 +77,13 @@ class Supervisor:
                 self._waiting_for if serving is None else "the runtime is being replaced"
             )
         return serving
+
+    def runtime(self) -> Runtime:
+        """What it is and how it is, whether it may be asked now or not."""
+        serving = self._serving
+        if serving is None:
+            return Runtime("sglang", self._state, model=self._judge.model or self.settings.model)
+        return replace(serving.asked.runtime(), state=self._state)
 
     # --- the thread
 
@@ -164,6 +175,7 @@ class Supervisor:
         self._on_hopeless(error)
 
     def _is(self, state: str) -> None:
+        self._state = state
         metrics.runtime_is(state, _STATES)
 
     def _tell(self, what: str) -> None:
