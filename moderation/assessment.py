@@ -101,6 +101,7 @@ class Submission(BaseModel):
 class Ticket:
     """What submit hands back: the assessment's id, and whether this key was known before.
 
+    cancelled: it was known, and somebody cancelled it: a repeat of its key does not undo that, so no verdict will come.
     rung: whether the submitter is to ring it; what is paused or capped waits for the relay.
     """
 
@@ -108,6 +109,7 @@ class Ticket:
     policy: str  # id@revision
     known: bool
     rung: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

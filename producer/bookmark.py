@@ -22,6 +22,7 @@ from producer.sources import Cursor
 class Place:
     """source: which one, by its position. run: the same for all of one enqueuing, however often interrupted.
 
+    cancelled: of the known, those that somebody cancelled.
     refused_bytes: how long the file of refusals was, which is cut to that, so that none stands in it twice.
     """
 
@@ -31,6 +32,7 @@ class Place:
     last_id: str | None = None
     accepted: int = 0
     known: int = 0
+    cancelled: int = 0
     refused: int = 0
     refused_bytes: int = 0
 

@@ -75,7 +75,8 @@ def enqueue(
 ) -> None:
     """Submit images for judging. What is enqueued twice is judged once, unless --again.
 
-    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3.
+    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3; it
+    is 3 too where somebody cancelled what was enqueued before, which only --again judges.
     """
     shared = Shared(batch=batch, priority=priority, tenant=tenant)
     wanted = Wanted(policy or [DEFAULT_POLICY], shared, again)
@@ -89,7 +90,7 @@ def enqueue(
         run = _Run(opened, wanted, stack, refused, tickets=tickets)
         place = run.dry() if dry_run else run.submitting(reading, from_start=from_start)
         _report(place, run.refusals, as_json=as_json, dry=dry_run)
-    if place.refused:
+    if place.refused or place.cancelled:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -168,10 +169,14 @@ class _Run:
 
         def told(done: Sequence[Ticket]) -> None:
             if self._tickets:
-                print_jsonl({"id": t.id, "policy": t.policy, "known": t.known} for t in done)
+                print_jsonl(_shown(ticket) for ticket in done)
 
         watching = Watching(progress, told, talk)
         return Enqueuing(self._sources, self._wanted, client, watching).run(place, self.refusals, bookmark)
+
+
+def _shown(ticket: Ticket) -> dict[str, object]:
+    return {"id": ticket.id, "policy": ticket.policy, "known": ticket.known, "cancelled": ticket.cancelled}
 
 
 def _ledger_meant(services: Services) -> str:
@@ -182,7 +187,12 @@ def _ledger_meant(services: Services) -> str:
 
 
 def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> None:
-    counts: dict[str, object] = {"accepted": place.accepted, "known": place.known, "refused": place.refused}
+    counts: dict[str, object] = {
+        "accepted": place.accepted,
+        "known": place.known,
+        "cancelled": place.cancelled,
+        "refused": place.refused,
+    }
     if dry:
         counts = {"would_submit": place.accepted, "refused": place.refused}
     if place.refused:
@@ -190,6 +200,12 @@ def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> No
     if as_json:
         print_json(counts)
     else:
-        talk(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
+        talk(", ".join(_told(name, value) for name, value in counts.items() if name != "cancelled" or value))
     for line in refusals.first:
         talk(f"refused: {line}")
+
+
+def _told(name: str, value: object) -> str:
+    if name == "cancelled":
+        return f"of them {value} cancelled and left so (--again judges them)"
+    return f"{name.replace('_', ' ')} {value}"

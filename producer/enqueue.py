@@ -108,6 +108,7 @@ class Enqueuing:
             last_id=str(tickets[-1].id) if tickets else place.last_id,
             accepted=place.accepted + accepted,
             known=place.known + known,
+            cancelled=place.cancelled + sum(ticket.cancelled for ticket in tickets),
             refused=place.refused + refused,
             refused_bytes=refusals.flush(),
         )

@@ -55,12 +55,18 @@ MANY: TypeAdapter[list[Image]] = TypeAdapter(
 
 
 class Accepted(_Message):
-    """One assessment. index: of its image in the request; known: whether its key was there before."""
+    """One assessment.
+
+    index: of its image in the request.
+    known: whether its key was there before.
+    cancelled: it was known and somebody cancelled it, so no verdict will come; another key judges the image.
+    """
 
     index: int
     id: UUID
     policy: str
     known: bool
+    cancelled: bool
 
 
 class Receipt(_Message):
@@ -133,7 +139,7 @@ def receipt(images: Sequence[int], tickets: Sequence[Ticket]) -> Receipt:
     """images: of which image each ticket is."""
     return Receipt(
         assessments=[
-            Accepted(index=index, id=t.id, policy=t.policy, known=t.known)
+            Accepted(index=index, id=t.id, policy=t.policy, known=t.known, cancelled=t.cancelled)
             for index, t in zip(images, tickets, strict=True)
         ]
     )

@@ -94,7 +94,7 @@ def test_without_redis_what_is_enqueued_is_accepted(
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     ended = run(tmp_path, "enqueue", "https://images.test/1.jpg", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == {"accepted": 1, "known": 0, "refused": 0}
+    assert json.loads(ended.stdout) == {"accepted": 1, "known": 0, "cancelled": 0, "refused": 0}
 
 
 def test_a_ledger_without_tables_says_what_to_do(
@@ -117,7 +117,7 @@ def test_lines_on_stdin_are_enqueued_and_bad_ones_named(tmp_path: Path, judged: 
     assert json.loads(Path(told["refused_file"]).read_text())["line"] == 4
     good = lines.replace("ftp://images.test/b.jpg\n", "")
     again = run(tmp_path, "enqueue", "-", "--json", stdin=good)
-    assert json.loads(again.stdout) == {"accepted": 0, "known": 2, "refused": 0}
+    assert json.loads(again.stdout) == {"accepted": 0, "known": 2, "cancelled": 0, "refused": 0}
 
 
 def test_what_reads_shows_the_same_to_people_and_programs(tmp_path: Path, judged: dict[str, str]) -> None:

@@ -19,6 +19,8 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from moderation.services.postgres import LocalPostgres
 from moderation.verdict import Rating
 from producer.serve.messages import MAX_ITEMS
@@ -76,6 +78,18 @@ def test_one_image_is_committed_when_the_answer_comes(door: RunningDoor, engine:
     assert ticket | {"index": 0, "policy": f"{POLICY}@1", "known": False} == ticket
     (again,) = door.submit(image(2, **about)).json()["assessments"]
     assert (again["id"], again["known"]) == (ticket["id"], True)
+
+
+def test_a_repeat_of_what_was_cancelled_says_so_and_does_not_revive_it(
+    door: RunningDoor, engine: Engine
+) -> None:
+    one, other = image(1, key="c1", batch="gone"), image(2, key="c2", batch="gone")
+    (ticket,) = door.submit(one).json()["assessments"]
+    cancel_queued(engine, Selection(batch="gone"))
+    told = door.submit([one, other]).json()["assessments"]
+    assert [(t["known"], t["cancelled"]) for t in told] == [(True, True), (False, False)]
+    assert told[0]["id"] == ticket["id"]
+    assert tally.counts(engine, batch="gone") == {"cancelled": 1, "queued": 1}
 
 
 def test_a_thousand_images_come_in_one_request_and_no_more(door: RunningDoor, engine: Engine) -> None:
