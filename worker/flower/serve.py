@@ -4,11 +4,13 @@ import atexit
 import ipaddress
 import logging
 import signal
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from celery import Celery
+from celery.events.state import State
 from flower.app import Flower
 from flower.command import apply_env_options, extract_settings, setup_logging, sigterm_handler
 from flower.inspector import Inspector
@@ -57,7 +59,7 @@ def serve(app: Celery, engine: Engine, place: Place) -> None:
     settings["template_loader"] = Templates(settings["template_path"])
     server = Flower(capp=app, options=options, **settings)
     _name_broker(server, app.conf.broker_url)
-    logging.getLogger(Inspector.__module__).addFilter(partial(_is_news, server))
+    logging.getLogger(Inspector.__module__).addFilter(partial(is_news, server.events.state))
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
     ours = [
         url(rf"{prefix}/explain/(.+)", Story, {"engine": engine}, name="explain"),
@@ -76,9 +78,17 @@ def _name_broker(server: Flower, broker_url: str) -> None:
     server.broker_uri_with_password = broker_url
 
 
-def _is_news(server: Flower, record: logging.LogRecord) -> bool:
-    """Whether Flower's complaint that nobody answered says anything: it asks before the first worker has started."""
-    return record.msg != _NOBODY_ANSWERED or any(server.events.state.alive_workers())
+def is_news(state: State, record: logging.LogRecord) -> bool:
+    """Whether Flower's complaint that nobody answered says anything: it asks before the first worker has started.
+
+    state: Celery's, whose workers hold when their last heartbeats came.
+    """
+    asked_at = (
+        time.time() - 2 * options.inspect_timeout / 1000
+    )  # it waits so long, and its threads are not at once
+    return record.msg != _NOBODY_ANSWERED or any(
+        worker.heartbeats[0] < asked_at for worker in state.alive_workers()
+    )
 
 
 def _set(place: Place) -> None:
