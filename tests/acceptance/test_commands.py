@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moderation.assessment import Priority
 from moderation.errors import NotFound
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
@@ -25,9 +26,19 @@ def judged(postgres_url: str) -> dict[str, str]:
     ids = {}
     for name, rating in (("safe", Rating.SAFE), ("unsafe", Rating.UNSAFE)):
         item = claimed(
-            engine, submitted(engine, f"https://u:pw@images.test/{name}.jpg?token=s3cr3t", batch="b")
+            engine,
+            submitted(
+                engine,
+                f"https://u:pw@images.test/{name}.jpg?token=s3cr3t",
+                batch="b",
+                key=f"upload-{name}",
+                tenant="shop",
+                priority=Priority.HIGH,
+                metadata={"post": 7},
+            ),
         )
-        record(engine, item, verdict(rating=rating), worker="w1")
+        found = verdict(rating=rating, p_unsafe=0.61, p_unsafe_calibrated=0.437, needs_review=True)
+        record(engine, item, found, worker="w1")
         ids[name] = str(item.id)
     failed = claimed(engine, submitted(engine, "https://images.test/gone.jpg", batch="b"))
     fail(engine, failed, NotFound("404 Not Found"), worker="w1", timings_ms={})
@@ -142,6 +153,21 @@ def test_what_reads_shows_the_same_to_people_and_programs(tmp_path: Path, judged
 def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) -> None:
     assert run(tmp_path, "verdicts", "--fail-on", "unsafe").returncode == 4
     assert run(tmp_path, "verdicts", "--fail-on", "unsafe", "--batch", "none").returncode == 0
+
+
+def test_the_story_of_an_image_says_what_it_was_submitted_with_and_how_sure_the_judge_was(
+    tmp_path: Path, judged: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VETLINE_FLOWER_URL", "https://flower.test/watch")
+    told = run(tmp_path, "explain", judged["unsafe"]).stdout
+    assert "batch b, priority high, tenant shop, key upload-unsafe" in told
+    assert 'metadata {"post":7}' in told
+    assert f"in Flower: https://flower.test/watch/task/{judged['unsafe']}" in told
+    assert "verdict: Unsafe, NA: None applying, needs review" in told
+    assert "P(unsafe) 0.610, 0.437 calibrated" in told
+    plain = run(tmp_path, "explain", judged["queued"]).stdout
+    assert "batch b, priority normal\n" in plain
+    assert "metadata" not in plain
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:
