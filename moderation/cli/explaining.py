@@ -48,7 +48,7 @@ def explain(
     _tell_assessment(found)
     _tell_attempts(found)
     if found["verdict"]:
-        _tell_verdict(found["verdict"], found["policy_sha256"])
+        _tell_verdict(found["verdict"])
     for other in found["related"]:
         typer.echo(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
     if policy_text:
@@ -60,6 +60,7 @@ def _tell_assessment(found: Story) -> None:
     about = [f"batch {found['batch'] or '-'}", f"priority {Priority(found['priority']).name.lower()}"]
     about += [f"{name} {found[name]}" for name in ("tenant", "key") if found[name] is not None]
     typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
+    typer.echo(f"policy text {found['policy_sha256']}")
     if found["metadata"] is not None:
         typer.echo(f"metadata {to_json(found['metadata']).decode()}")
     if found["flower_url"]:
@@ -82,7 +83,7 @@ def _tell_attempts(found: Story) -> None:
             typer.echo(f"      {ask['raw']!r}" if ask.get("raw") is not None else "      no raw answer kept")
 
 
-def _tell_verdict(verdict: dict[str, Any], policy_sha256: str) -> None:
+def _tell_verdict(verdict: dict[str, Any]) -> None:
     review = ", needs review" if verdict["needs_review"] else ""
     typer.echo(f"verdict: {verdict['rating']}, {verdict['category']}{review}\n  {verdict['rationale']}")
     if verdict["p_unsafe"] is not None:
@@ -92,6 +93,5 @@ def _tell_verdict(verdict: dict[str, Any], policy_sha256: str) -> None:
     typer.echo(
         f"  {verdict['judge']} {verdict['model']} on {verdict['runtime']} {verdict['runtime_version']}\n"
         f"  weights {verdict['weights_sha256']}\n  prompt {verdict['prompt_sha256']}\n"
-        f"  policy text {policy_sha256}\n  image bytes {verdict['bytes_sha256']}\n"
-        f"  pixels {verdict['pixels_sha256']}"
+        f"  image bytes {verdict['bytes_sha256']}\n  pixels {verdict['pixels_sha256']}"
     )
