@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from moderation.assessment import SCHEMES, Priority, Ticket
+from moderation.assessment import IMAGE_URI, PRINTABLE, SCHEMES, Priority, Ticket
 from moderation.ledger.standing import Row
 from moderation.redaction import redact_uri
 from producer.serve.settings import MAX_ITEMS
@@ -16,10 +16,18 @@ _PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters
 _URI = rf"^({'|'.join(SCHEMES)}):[^\x00-\x1f\x7f]+$"
 _POLICIES = 16  # of one image
 
-PolicyRef = Annotated[
-    str,
-    Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*(@[1-9][0-9]{0,8})?$", examples=["llavaguard-default"]),
-]
+_POLICY = r"^[a-z0-9][a-z0-9-]*(@[1-9][0-9]{0,8})?$"
+VISIBLE = r"^[\x21-\x7e]+$"
+
+# What each pattern asks for, in place of "String should match pattern ...".
+SENTENCES = {
+    _PLAIN: PRINTABLE,
+    _URI: f"{IMAGE_URI}; {PRINTABLE}",
+    _POLICY: "a policy is an id in lower case, such as llavaguard-default, or id@revision",
+    VISIBLE: "visible ASCII characters are allowed, and no spaces",
+}
+
+PolicyRef = Annotated[str, Field(max_length=64, pattern=_POLICY, examples=["llavaguard-default"])]
 
 
 class _Message(BaseModel):

@@ -116,6 +116,13 @@ def test_one_bad_image_and_nothing_is_accepted(door: RunningDoor, engine: Engine
         door.submit([image(batch="bad"), image(uri="ftp://x/1", batch="bad")]), 422, "invalid_request"
     )
     assert bad["errors"][0]["pointer"] == "/1/uri"
+    said = "an image URI starts with https, http, s3, file or data and a colon; control characters are not allowed"
+    assert (bad["errors"][0]["detail"], bad["detail"]) == (said, f"/1/uri: {said}")
+    bad = problem(door.submit(image(key="a\nb", policy="Not An Id")), 422, "invalid_request")
+    assert "pattern" not in str(bad)
+    assert "control characters are not allowed" in [mistake["detail"] for mistake in bad["errors"]]
+    bad = problem(door.submit(image(), **{"Idempotency-Key": "a b"}), 422, "invalid_request")
+    assert "visible ASCII characters" in bad["detail"]
     bad = problem(door.submit([image(batch="bad", metadata={"a": "\0"})]), 422, "invalid_submission")
     assert bad["errors"][0]["pointer"] == "/0"
     problem(door.submit([image(batch="bad", policy="no-such")]), 422, "unknown_policy")
