@@ -53,7 +53,7 @@ class Bookmark:
 
     def __init__(self, folder: Path, meant: Sequence[object]) -> None:
         """meant: all that makes it the same enqueuing. Raises BadSource where it runs already, or cannot be kept."""
-        name = hashlib.sha256(json.dumps(meant).encode()).hexdigest()[:20]
+        name = digest(meant)
         self._path = folder / f"{name}.json"
         self.refused_path = folder / f"{name}.refused.jsonl"
         try:
@@ -87,3 +87,8 @@ class Bookmark:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+
+def digest(meant: Sequence[object]) -> str:
+    """A name for files of this enqueuing alone."""
+    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()[:20]

@@ -39,6 +39,8 @@ class Wanted:
         fields = Shared(**self.shared)
         if item.metadata is not None:
             fields["metadata"] = item.metadata
+        if item.priority is not None:
+            fields["priority"] = item.priority
         if not self.again:
             return checked_under(self.policies, uri=item.uri, key=self._key(item), **fields)
         made = checked_under(self.policies, uri=item.uri, reuse=False, **fields)

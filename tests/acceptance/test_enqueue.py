@@ -119,6 +119,12 @@ def test_a_dry_run_asks_no_service_and_submits_nothing(tmp_path: Path) -> None:
     told = _told(ended)
     assert (ended.returncode, told["would_submit"], told["refused"]) == (3, 1, 1)
     assert json.loads(Path(tmp_path, told["refused_file"]).read_text())["line"] == 2
+    (tmp_path / "other.jsonl").write_text('{"url": 5, "batch": "b"}\n')
+    ended = run(tmp_path, "enqueue", "other.jsonl", "--dry-run", "--json")
+    assert "not used: batch (--batch NAME, for all of a run)" in ended.stderr
+    assert json.loads(Path(tmp_path, _told(ended)["refused_file"]).read_text())["reason"] == "url is not text"
+    kept = json.loads(Path(tmp_path, told["refused_file"]).read_text())
+    assert kept["source"] == "list.jsonl", "one dry run does not overwrite another's"
     assert not (tmp_path / ".vetline" / "postgres").exists()
 
 
