@@ -44,7 +44,7 @@ def count(tokenizer: Any, text: str) -> int:
 
 def write_parts(tokenizer: Any) -> None:
     text = default_text()
-    parts = {
+    parts: dict[str, Any] = {
         "template": count(tokenizer, TEMPLATE.format("")),
         "opening": count(tokenizer, text.opening),
         "closing": count(tokenizer, text.closing),

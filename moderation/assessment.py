@@ -37,6 +37,8 @@ class Priority(IntEnum):
 
 
 SCHEMES = ("https", "http", "s3", "file", "data")
+IMAGE_URI = f"an image URI starts with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]} and a colon"
+PRINTABLE = "control characters are not allowed"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # as JSON escapes it; not a backslash that is itself escaped
 # Control characters and halves of surrogate pairs: Postgres cannot hold NUL nor a half, and a line break in a URI is how
 # headers are forged. As a pattern it costs a hundredth of what a look at each character does, and there are millions.
@@ -71,16 +73,14 @@ class Submission(BaseModel):
     def _names_an_image(cls, uri: str) -> str:
         scheme, colon, rest = uri.partition(":")
         if not colon or not rest or scheme.lower() not in SCHEMES:
-            raise ValueError(
-                f"an image URI starts with {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]} and a colon"
-            )
+            raise ValueError(IMAGE_URI)
         return uri
 
     @field_validator("uri", "key", "batch", "tenant")
     @classmethod
     def _is_printable(cls, value: str | None) -> str | None:
         if value is not None and _UNPRINTABLE.search(value):
-            raise ValueError("control characters are not allowed")
+            raise ValueError(PRINTABLE)
         return value
 
     @field_validator("metadata")
@@ -101,6 +101,7 @@ class Submission(BaseModel):
 class Ticket:
     """What submit hands back: the assessment's id, and whether this key was known before.
 
+    cancelled: it was known, and somebody cancelled it: a repeat of its key does not undo that, so no verdict will come.
     rung: whether the submitter is to ring it; what is paused or capped waits for the relay.
     """
 
@@ -108,6 +109,7 @@ class Ticket:
     policy: str  # id@revision
     known: bool
     rung: bool = False
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,15 @@
 
 import logging
 import sys
+import warnings
+from typing import TextIO
 
 import structlog
 
 from moderation.redaction import redact_event
 from moderation.settings import LogSettings
+
+_log = structlog.get_logger(__name__)
 
 
 def configure_logging(settings: LogSettings | None = None) -> None:
@@ -45,5 +49,20 @@ def configure_logging(settings: LogSettings | None = None) -> None:
     # httpx and botocore write whole URLs, signatures included, at info and debug.
     for noisy in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.showwarning = _warned
     for chatty in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)  # one line an item is ours to write
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A library's warning in the form of the rest: Python writes lines of text, which no reader of JSON expects."""
+    del file, line
+    at = f"{filename}:{lineno}"
+    _log.warning("python_warning", category=category.__name__, message=str(message).strip(), at=at)

@@ -17,6 +17,8 @@ class ServiceSettings(BaseSettings):
         default=None, validation_alias=AliasChoices("REDIS_URL", "CELERY_BROKER_URL")
     )
     data_dir: Path = Field(default=Path(".vetline"), validation_alias="VETLINE_DATA_DIR")
+    # Where people see Flower, for links to it; unset: that of the `vetline up` of this folder.
+    flower_url: str | None = Field(default=None, validation_alias="VETLINE_FLOWER_URL")
 
 
 class LedgerSettings(BaseSettings):

@@ -22,6 +22,7 @@ from producer.sources import Cursor
 class Place:
     """source: which one, by its position. run: the same for all of one enqueuing, however often interrupted.
 
+    cancelled: of the known, those that somebody cancelled.
     refused_bytes: how long the file of refusals was, which is cut to that, so that none stands in it twice.
     """
 
@@ -31,6 +32,7 @@ class Place:
     last_id: str | None = None
     accepted: int = 0
     known: int = 0
+    cancelled: int = 0
     refused: int = 0
     refused_bytes: int = 0
 
@@ -51,7 +53,7 @@ class Bookmark:
 
     def __init__(self, folder: Path, meant: Sequence[object]) -> None:
         """meant: all that makes it the same enqueuing. Raises BadSource where it runs already, or cannot be kept."""
-        name = hashlib.sha256(json.dumps(meant).encode()).hexdigest()[:20]
+        name = digest(meant)
         self._path = folder / f"{name}.json"
         self.refused_path = folder / f"{name}.refused.jsonl"
         try:
@@ -85,3 +87,8 @@ class Bookmark:
 
     def __exit__(self, *_: object) -> None:
         self._lock.close()
+
+
+def digest(meant: Sequence[object]) -> str:
+    """A name for files of this enqueuing alone."""
+    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()[:20]

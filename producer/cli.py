@@ -16,12 +16,13 @@ from moderation.ledger.policies import pin
 from moderation.ledger.standing import is_there
 from moderation.services.desk import Services, resolve
 from moderation.settings import ServiceSettings
-from producer.bookmark import Bookmark, Place
+from producer.bookmark import Bookmark, Place, digest
 from producer.checking import Shared, check_policies, checked
 from producer.client import Client
 from producer.enqueue import Enqueuing, Wanted, Watching
 from producer.refusals import Refusals
 from producer.sources import STDIN, Columns, Form, Reading, Source, open_source
+from producer.sources.unused import Unused
 
 commands = typer.Typer()
 DEFAULT_POLICY = "llavaguard-default"
@@ -56,6 +57,13 @@ def enqueue(
     key_column: Annotated[
         str | None, typer.Option(help="Where its idempotency key stands.", rich_help_panel=_LISTS)
     ] = None,
+    priority_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Where its priority stands: high, normal, low, or empty for --priority.",
+            rich_help_panel=_LISTS,
+        ),
+    ] = None,
     metadata_column: Annotated[
         list[str] | None,
         typer.Option(help="Kept with the verdict; repeat it, or * for all.", rich_help_panel=_LISTS),
@@ -75,21 +83,27 @@ def enqueue(
 ) -> None:
     """Submit images for judging. What is enqueued twice is judged once, unless --again.
 
-    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3.
+    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3; it
+    is 3 too where somebody cancelled what was enqueued before, which only --again judges.
     """
     shared = Shared(batch=batch, priority=priority, tenant=tenant)
     wanted = Wanted(policy or [DEFAULT_POLICY], shared, again)
     check_policies(wanted.policies, keyed=not again)
     checked(uri="s3://x/y", policy=wanted.policies[0], **shared)  # a mistake in these is not each image's
-    reading = Reading(
-        form, Columns(uri_column, key_column, tuple(metadata_column or ())), tuple(pattern or ())
+    columns = Columns(
+        uri=uri_column,
+        key=key_column,
+        metadata=tuple(metadata_column or ()),
+        priority=priority_column,
+        unused=Unused(talk),
     )
+    reading = Reading(form, columns, tuple(pattern or ()))
     opened = [open_source(source, reading) for source in sources]
     with ExitStack() as stack:
         run = _Run(opened, wanted, stack, refused, tickets=tickets)
-        place = run.dry() if dry_run else run.submitting(reading, from_start=from_start)
+        place = run.dry(reading) if dry_run else run.submitting(reading, from_start=from_start)
         _report(place, run.refusals, as_json=as_json, dry=dry_run)
-    if place.refused:
+    if place.refused or place.cancelled:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -111,19 +125,17 @@ class _Run:
         self._refused = refused
         self._tickets = tickets
         self._folder = ServiceSettings().data_dir / "enqueue"
-        self.refusals = Refusals(refused or self._folder / "dry-run.refused.jsonl")
+        self.refusals: Refusals
 
-    def dry(self) -> Place:
-        """Only checks: no service is asked."""
+    def dry(self, reading: Reading) -> Place:
+        """Only checks: no service is asked. Its refusals are those of these sources and options."""
+        name = f"{digest(self._meant(reading))}.dry-run.refused.jsonl"
+        self.refusals = Refusals(self._refused or self._folder / name)
         return self._run(None, Place(), None)
 
     def submitting(self, reading: Reading, *, from_start: bool) -> Place:
         services = self._stack.enter_context(resolve(need_redis=True))
-        meant = [
-            [source.identity for source in self._sources],
-            [list(self._wanted.policies), dict(self._wanted.shared), self._wanted.again, repr(reading)],
-            _ledger_meant(services),
-        ]
+        meant = [*self._meant(reading), _ledger_meant(services)]
         bookmark = self._stack.enter_context(Bookmark(self._folder, meant))
         client = self._stack.enter_context(Client(services.database_url, services.redis_url))
         place = self._start(bookmark, services, from_start=from_start)
@@ -132,6 +144,13 @@ class _Run:
         place = self._run(client, place, bookmark)
         bookmark.forget()
         return place
+
+    def _meant(self, reading: Reading) -> list[object]:
+        """What makes it the same enqueuing, but for the ledger."""
+        return [
+            [source.identity for source in self._sources],
+            [list(self._wanted.policies), dict(self._wanted.shared), self._wanted.again, repr(reading)],
+        ]
 
     def _start(self, bookmark: Bookmark, services: Services, *, from_start: bool) -> Place:
         """Behind what an interrupted run committed. Raises LedgerUnavailable, UnknownPolicy before anything is read."""
@@ -168,10 +187,14 @@ class _Run:
 
         def told(done: Sequence[Ticket]) -> None:
             if self._tickets:
-                print_jsonl({"id": t.id, "policy": t.policy, "known": t.known} for t in done)
+                print_jsonl(_shown(ticket) for ticket in done)
 
         watching = Watching(progress, told, talk)
         return Enqueuing(self._sources, self._wanted, client, watching).run(place, self.refusals, bookmark)
+
+
+def _shown(ticket: Ticket) -> dict[str, object]:
+    return {"id": ticket.id, "policy": ticket.policy, "known": ticket.known, "cancelled": ticket.cancelled}
 
 
 def _ledger_meant(services: Services) -> str:
@@ -182,7 +205,12 @@ def _ledger_meant(services: Services) -> str:
 
 
 def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> None:
-    counts: dict[str, object] = {"accepted": place.accepted, "known": place.known, "refused": place.refused}
+    counts: dict[str, object] = {
+        "accepted": place.accepted,
+        "known": place.known,
+        "cancelled": place.cancelled,
+        "refused": place.refused,
+    }
     if dry:
         counts = {"would_submit": place.accepted, "refused": place.refused}
     if place.refused:
@@ -190,6 +218,12 @@ def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> No
     if as_json:
         print_json(counts)
     else:
-        talk(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
+        talk(", ".join(_told(name, value) for name, value in counts.items() if name != "cancelled" or value))
     for line in refusals.first:
         talk(f"refused: {line}")
+
+
+def _told(name: str, value: object) -> str:
+    if name == "cancelled":
+        return f"of them {value} cancelled and left so (--again judges them)"
+    return f"{name.replace('_', ' ')} {value}"

@@ -34,14 +34,16 @@ _again = retry(
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What became of many submissions."""
+    """What became of many submissions. cancelled: of the known, those that somebody cancelled; they stay so."""
 
     accepted: int = 0
     known: int = 0
+    cancelled: int = 0
 
     def plus(self, tickets: Sequence[Ticket]) -> "Submitted":
         known = sum(ticket.known for ticket in tickets)
-        return Submitted(self.accepted + len(tickets) - known, self.known + known)
+        cancelled = sum(ticket.cancelled for ticket in tickets)
+        return Submitted(self.accepted + len(tickets) - known, self.known + known, self.cancelled + cancelled)
 
 
 class Client:

@@ -39,6 +39,8 @@ class Wanted:
         fields = Shared(**self.shared)
         if item.metadata is not None:
             fields["metadata"] = item.metadata
+        if item.priority is not None:
+            fields["priority"] = item.priority
         if not self.again:
             return checked_under(self.policies, uri=item.uri, key=self._key(item), **fields)
         made = checked_under(self.policies, uri=item.uri, reuse=False, **fields)
@@ -108,6 +110,7 @@ class Enqueuing:
             last_id=str(tickets[-1].id) if tickets else place.last_id,
             accepted=place.accepted + accepted,
             known=place.known + known,
+            cancelled=place.cancelled + sum(ticket.cancelled for ticket in tickets),
             refused=place.refused + refused,
             refused_bytes=refusals.flush(),
         )

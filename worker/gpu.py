@@ -1,10 +1,10 @@
-"""Which GPU this worker is for, by the driver's own files: no library is loaded to find out."""
+"""Which GPU this worker is for, by the driver's own files, or its nvidia-smi: no library is loaded to find out."""
 
 import re
 from functools import cache
 from pathlib import Path
 
-from worker.gpus import VisibleSettings
+from worker.gpus import GpuMissing, VisibleSettings, gpus
 
 _DRIVER = Path("/proc/driver/nvidia/gpus")
 _MODEL = re.compile(r"^Model:\s*(?:NVIDIA\s+)?(.+)$", re.MULTILINE)
@@ -13,15 +13,25 @@ _MODEL = re.compile(r"^Model:\s*(?:NVIDIA\s+)?(.+)$", re.MULTILINE)
 @cache
 def gpu_name(driver: Path = _DRIVER) -> str:
     """Such as "gpu0-h100"; "" on a machine without one. For names and labels: lower case, digits and dashes."""
-    found = sorted(driver.glob("*/information"))
     visible = VisibleSettings().visible
-    if not found or visible == "":
+    models = [] if visible == "" else _models(driver)
+    if not models:
         return ""
     which = (visible or "0").split(",")[0]
-    number = int(which) if which.isdigit() and int(which) < len(found) else 0
+    number = int(which) if which.isdigit() and int(which) < len(models) else 0
     shown = f"gpu{which}" if which.isdigit() else which.lower()[:12]
-    model = _MODEL.search(found[number].read_text())
-    return f"{shown}-{_short(model[1])}" if model else shown
+    return f"{shown}-{_short(models[number])}" if models[number] else shown
+
+
+def _models(driver: Path) -> list[str]:
+    """What each GPU is called; "" for one that has no name here."""
+    if files := sorted(driver.glob("*/information")):
+        found = [_MODEL.search(file.read_text()) for file in files]
+        return [match[1] if match else "" for match in found]
+    try:  # Windows' Linux and some sandboxes have the driver, but none of its files
+        return [gpu.name.removeprefix("NVIDIA ") for gpu in gpus()]
+    except GpuMissing:
+        return []
 
 
 def _short(model: str) -> str:

@@ -57,7 +57,10 @@ def judge(item: int, latency_s: float) -> None:
     worker = os.environ["PEER_WORKER"]
     notes.hincrby("in_hand", worker, 1)
     time.sleep(latency_s)
-    notes.pipeline().rpush("done", item).hincrby("in_hand", worker, -1).execute()
+    with notes.pipeline() as both:
+        both.rpush("done", item)
+        both.hincrby("in_hand", worker, -1)
+        both.execute()
 
 
 def run(plan: Plan, folder: Path) -> dict[str, int]:

@@ -141,7 +141,7 @@ class Bench:
         services = self._start_services()
         if fleet is not None:
             self.say(f"the server answers after {fleet.wait(START_S):.0f} s")
-        url = self._args.url or fleet.urls[0] if fleet or self._args.url else ""
+        url = fleet.urls[0] if fleet is not None else str(self._args.url)
         load.drive([url], warm, self._body(url, p_unsafe="off"), in_flight=16, keyed=True)
         if fleet is not None:
             fleet.settle()
@@ -275,13 +275,13 @@ class Bench:
         }  # fmt: skip
 
     def _parties(self, fleet: Fleet | None) -> dict[str, Callable[[], float]]:
-        found = {
+        found: dict[str, Callable[[], float]] = {
             name: partial(tree_s, _kept_in(self._folder / "services" / name))
             for name in ("postgres", "redis")
         }
-        return found | {
-            f"sglang {role}": partial(_role_s, fleet, role) for role in (fleet.cpu_s() if fleet else ())
-        }
+        if fleet is not None:
+            found |= {f"sglang {role}": partial(_role_s, fleet, role) for role in fleet.cpu_s()}
+        return found
 
     def _save(self) -> None:
         self.results["queue_share"] = shares(self.results["rounds"])

@@ -71,8 +71,8 @@ def _peer(ground: Ground, plan: Plan, task: str) -> dict[str, Any]:
         app.signature(f"peer.{task}", kwargs={"uri": "s3://bucket/1.jpg", "policy": POLICY}).apply_async()
         message = client.lpop(peers.QUEUE)
         for _ in range(plan.tasks_of_peers // 500):
-            client.lpush(peers.QUEUE, *[message] * 500)  # type: ignore[arg-type, list-item]  # the sync client's bytes
-        count = int(client.llen(peers.QUEUE))  # type: ignore[arg-type]  # as above
+            client.lpush(peers.QUEUE, *[message] * 500)
+        count = int(client.llen(peers.QUEUE))
         with ExitStack() as stack:
             workers = [
                 stack.enter_context(
@@ -80,7 +80,7 @@ def _peer(ground: Ground, plan: Plan, task: str) -> dict[str, Any]:
                 )
                 for number in range(plan.workers)
             ]
-            return _timed(ground, workers, lambda: count - int(client.llen(peers.QUEUE)), count)  # type: ignore[arg-type]  # as above
+            return _timed(ground, workers, lambda: count - int(client.llen(peers.QUEUE)), count)
 
 
 def _timed(

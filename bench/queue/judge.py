@@ -21,6 +21,7 @@ from worker.images.decode import Decoder
 from worker.images.fetch import Fetcher
 from worker.images.picture import Fetched, Picture, View
 from worker.images.settings import DecodeSettings, FetchSettings
+from worker.judges.protocol import Runtime
 from worker.settings import WorkerSettings
 from worker.tools import Tools, make_turns
 
@@ -41,6 +42,9 @@ class AtOnce:
 
     def basis(self) -> Basis | None:
         return None
+
+    def runtime(self) -> Runtime:
+        return Runtime("none", "ready")
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         if self._slots is not None:
@@ -102,7 +106,8 @@ def main() -> None:
     parser.add_argument("--bare", action="store_true")
     given = parser.parse_args()
     configure_logging()
-    worker.station.make_tools = make_tools(given.images_per_s, bare=given.bare)
+    # The worker asks for its tools by this name; all else in it is as it is.
+    worker.station.make_tools = make_tools(given.images_per_s, bare=given.bare)  # type: ignore[attr-defined, assignment]
     services = ServiceSettings()
     assert services.database_url is not None
     assert services.redis_url is not None

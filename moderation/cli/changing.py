@@ -1,7 +1,7 @@
 """Commands that change what is queued: retry, cancel and requeue-stuck."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -9,12 +9,32 @@ from uuid import UUID
 import typer
 from sqlalchemy import Engine
 
+from moderation.assessment import State
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, progress_bar, talk
-from moderation.cli.reading import Batch, Json, Policy
-from moderation.cli.selecting import All, Code, Host, Ids, NewerThan, OlderThan, age, selected
+from moderation.cli.reading import Batch, Json, Policy, Tenant
+from moderation.cli.selecting import (
+    All,
+    Code,
+    Host,
+    Ids,
+    NewerThan,
+    OlderThan,
+    SubmittedBefore,
+    SubmittedSince,
+    age,
+    selected,
+)
+from moderation.cli.unchanged import CANCEL, RETRY, report, unchanged
 from moderation.errors import InvalidSubmission
-from moderation.ledger.retry import cancel_queued, count_cancellable, count_retryable, retry_failed
+from moderation.ledger.retry import (
+    cancel_queued,
+    cancellable,
+    count_cancellable,
+    count_retryable,
+    retry_failed,
+    retryable,
+)
 from moderation.ledger.selection import Selection
 from moderation.ledger.stuck import Stuck, count_stuck, free_stuck
 from moderation.settings import LeaseSettings
@@ -31,6 +51,7 @@ def retry(
     code: Code = None,
     batch: Batch = None,
     policy: Policy = None,
+    tenant: Tenant = None,
     host: Host = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
@@ -42,28 +63,34 @@ def retry(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Queue failed assessments again, with a fresh count of attempts. Their history is kept."""
+    """Queue failed assessments again, with a fresh count of attempts. Their history is kept.
+
+    An ID that is not retried is named with the reason, and the exit code is 3.
+    """
     selection = _narrowed(
         selected(
             ids=ids,
             code=code,
             batch=batch,
             policy=policy,
+            tenant=tenant,
             host=host,
             older_than=older_than,
             newer_than=newer_than,
         ),
         everything,
-        "--code, --batch, --policy, --host, an age",
+        "--code, --batch, --policy, --tenant, --host, an age",
     )
-    with opened_ledger() as engine:
-        wanted = count_retryable(engine, selection)
-        if dry_run:
-            _report("would be retried", wanted, as_json)
-            return
-        count = _retry(engine, selection, wanted, 1 / per_s if per_s else 0.0)
-    _report("retried", count, as_json)
-    if per_s and count and not as_json:
+    now, every_s = datetime.now(UTC), 1 / per_s if per_s else 0.0
+
+    def page(engine: Engine, done: int) -> list[UUID]:
+        return retry_failed(
+            engine, selection, limit=_PAGE, before=now, first_s=done * every_s, every_s=every_s
+        )
+
+    retrying = _Change("retried", count_retryable, retryable, page, RETRY)
+    count = retrying.run(selection, dry_run=dry_run, as_json=as_json)
+    if per_s and count and not (as_json or dry_run):
         talk(f"the last of them is due in {count / per_s:.0f} s")
 
 
@@ -72,22 +99,37 @@ def cancel(
     ids: Ids = None,
     batch: Batch = None,
     policy: Policy = None,
+    tenant: Tenant = None,
     host: Host = None,
+    older_than: SubmittedBefore = None,
+    newer_than: SubmittedSince = None,
     everything: All = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel assessments that no worker has claimed. To submit them again takes enqueue --again, or other keys."""
+    """Cancel assessments that no worker has claimed. To submit them again takes enqueue --again, or other keys.
+
+    An ID that is not cancelled is named with the reason, and the exit code is 3.
+    """
     selection = _narrowed(
-        selected(ids=ids, batch=batch, policy=policy, host=host), everything, "--batch, --policy, --host"
+        selected(
+            ids=ids,
+            batch=batch,
+            policy=policy,
+            tenant=tenant,
+            host=host,
+            submitted_before=older_than,
+            submitted_since=newer_than,
+        ),
+        everything,
+        "--batch, --policy, --tenant, --host, an age",
     )
-    with opened_ledger() as engine:
-        wanted = count_cancellable(engine, selection)
-        if dry_run:
-            _report("would be cancelled", wanted, as_json)
-            return
-        count = _in_pages(lambda _: cancel_queued(engine, selection, limit=_PAGE), "cancelled", wanted)
-    _report("cancelled", count, as_json)
+
+    def page(engine: Engine, _: int) -> list[UUID]:
+        return cancel_queued(engine, selection, limit=_PAGE)
+
+    cancelling = _Change("cancelled", count_cancellable, cancellable, page, CANCEL)
+    cancelling.run(selection, dry_run=dry_run, as_json=as_json)
 
 
 @commands.command("requeue-stuck")
@@ -131,30 +173,41 @@ def _narrowed(selection: Selection, everything: bool, filters: str) -> Selection
     return selection
 
 
-def _retry(engine: Engine, selection: Selection, wanted: int, every_s: float) -> int:
-    now = datetime.now(UTC)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a command does to a selection.
 
-    def page(done: int) -> list[UUID]:
-        return retry_failed(
-            engine, selection, limit=_PAGE, before=now, first_s=done * every_s, every_s=every_s
-        )
+    count, which: how many, and which, it would change. page: changes some, and is told how many were before.
+    reasons: why it leaves what is in another state.
+    """
 
-    return _in_pages(page, "retried", wanted)
+    what: str
+    count: Callable[[Engine, Selection], int]
+    which: Callable[[Engine, Selection], set[UUID]]
+    page: Callable[[Engine, int], list[UUID]]
+    reasons: Mapping[State, str]
 
+    def run(self, selection: Selection, *, dry_run: bool, as_json: bool) -> int:
+        """Page after page until nothing is left, and tell. How many were changed, or would be."""
+        named = bool(selection.ids)
+        with opened_ledger() as engine:
+            wanted = self.count(engine, selection)
+            if dry_run:
+                count, changed = wanted, self.which(engine, selection) if named else set()
+            else:
+                count, changed = self._in_pages(engine, wanted, named)
+            left = unchanged(engine, selection, changed, self.reasons)
+        report(f"would be {self.what}" if dry_run else self.what, count, left, named=named, as_json=as_json)
+        return count
 
-def _in_pages(change: Callable[[int], list[UUID]], what: str, total: int | None) -> int:
-    """Page after page until nothing is left. change: is told how many were changed so far."""
-    count = 0
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=total)
-        while changed := change(count):
-            count += len(changed)
-            bar.advance(task, len(changed))
-    return count
-
-
-def _report(what: str, count: int, as_json: bool) -> None:
-    if as_json:
-        print_json({what.replace(" ", "_"): count})
-    else:
-        talk(f"{what}: {count}")
+    def _in_pages(self, engine: Engine, total: int, named: bool) -> tuple[int, set[UUID]]:
+        """How many, and which where they are named; there may be millions otherwise."""
+        count = 0
+        which: set[UUID] = set()
+        with progress_bar() as bar:
+            task = bar.add_task(self.what, total=total)
+            while changed := self.page(engine, count):
+                count += len(changed)
+                which.update(changed if named else ())
+                bar.advance(task, len(changed))
+        return count, which

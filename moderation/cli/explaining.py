@@ -4,7 +4,9 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from pydantic_core import to_json
 
+from moderation.assessment import Priority
 from moderation.cli.main import FAILED
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, talk
@@ -12,6 +14,7 @@ from moderation.cli.reading import Json
 from moderation.errors import InvalidSubmission
 from moderation.ledger.story import story
 from moderation.redaction import redact_uri
+from moderation.services.known import known_flower
 
 commands = typer.Typer()
 
@@ -37,13 +40,15 @@ def explain(
         talk(f"no assessment {wanted}")
         raise typer.Exit(FAILED)
     found["uri"] = redact_uri(found["uri"])
+    flower = known_flower()
+    found["flower_url"] = f"{flower}task/{found['id']}" if flower else None
     if as_json:
         print_json(found)
         return
     _tell_assessment(found)
     _tell_attempts(found)
     if found["verdict"]:
-        _tell_verdict(found["verdict"], found["policy_sha256"])
+        _tell_verdict(found["verdict"])
     for other in found["related"]:
         typer.echo(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
     if policy_text:
@@ -52,7 +57,14 @@ def explain(
 
 def _tell_assessment(found: Story) -> None:
     typer.echo(f"{found['id']}  {found['state']}  {found['policy']}\n{found['uri']}")
-    typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, batch {found['batch'] or '-'}")
+    about = [f"batch {found['batch'] or '-'}", f"priority {Priority(found['priority']).name.lower()}"]
+    about += [f"{name} {found[name]}" for name in ("tenant", "key") if found[name] is not None]
+    typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
+    typer.echo(f"policy text {found['policy_sha256']}")
+    if found["metadata"] is not None:
+        typer.echo(f"metadata {to_json(found['metadata']).decode()}")
+    if found["flower_url"]:
+        typer.echo(f"in Flower: {found['flower_url']}")
     if found["state"] == "running":
         typer.echo(f"in hand at {found['worker']} since {found['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
     if found["error_code"]:
@@ -71,11 +83,15 @@ def _tell_attempts(found: Story) -> None:
             typer.echo(f"      {ask['raw']!r}" if ask.get("raw") is not None else "      no raw answer kept")
 
 
-def _tell_verdict(verdict: dict[str, Any], policy_sha256: str) -> None:
-    typer.echo(f"verdict: {verdict['rating']}, {verdict['category']}\n  {verdict['rationale']}")
+def _tell_verdict(verdict: dict[str, Any]) -> None:
+    review = ", needs review" if verdict["needs_review"] else ""
+    typer.echo(f"verdict: {verdict['rating']}, {verdict['category']}{review}\n  {verdict['rationale']}")
+    if verdict["p_unsafe"] is not None:
+        calibrated = verdict["p_unsafe_calibrated"]
+        frequency = f", {calibrated:.3f} calibrated" if calibrated is not None else ""
+        typer.echo(f"  P(unsafe) {verdict['p_unsafe']:.3f}{frequency}")
     typer.echo(
         f"  {verdict['judge']} {verdict['model']} on {verdict['runtime']} {verdict['runtime_version']}\n"
         f"  weights {verdict['weights_sha256']}\n  prompt {verdict['prompt_sha256']}\n"
-        f"  policy text {policy_sha256}\n  image bytes {verdict['bytes_sha256']}\n"
-        f"  pixels {verdict['pixels_sha256']}"
+        f"  image bytes {verdict['bytes_sha256']}\n  pixels {verdict['pixels_sha256']}"
     )

@@ -6,7 +6,7 @@ import typer
 
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cli.reading import Batch, Json, Policy
+from moderation.cli.reading import Batch, Json, Policy, Tenant
 from moderation.cli.selecting import Code, Host, NewerThan, OlderThan, selected
 from moderation.ledger.failures import Group, failure_counts, failure_groups, failures
 from moderation.ledger.selection import Selection
@@ -29,6 +29,7 @@ def failed(
     code: Code = None,
     batch: Batch = None,
     policy: Policy = None,
+    tenant: Tenant = None,
     host: Host = None,
     older_than: OlderThan = None,
     newer_than: NewerThan = None,
@@ -38,7 +39,13 @@ def failed(
 ) -> None:
     """What failed: counts first, by code and host unless told otherwise; then the items, oldest first."""
     selection = selected(
-        code=code, batch=batch, policy=policy, host=host, older_than=older_than, newer_than=newer_than
+        code=code,
+        batch=batch,
+        policy=policy,
+        tenant=tenant,
+        host=host,
+        older_than=older_than,
+        newer_than=newer_than,
     )
     groups_by = list(dict.fromkeys(by or _BY))
     with opened_ledger() as engine:

@@ -16,29 +16,23 @@ commands = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Batch = Annotated[str | None, typer.Option(help="Only this batch.")]
 Policy = Annotated[str | None, typer.Option(help="Only this policy id.")]
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 
 
 @commands.command()
-def status(batch: Batch = None, as_json: Json = False) -> None:
+def status(batch: Batch = None, tenant: Tenant = None, as_json: Json = False) -> None:
     """Counts by state, pace, time left, workers, and what is paused or capped."""
     with opened_ledger() as engine:
-        progress = tally.progress(engine, batch=batch)
+        progress = tally.progress(engine, batch=batch, tenant=tenant)
         swept = reading.last_sweep(engine)
         workers = crew.counts(engine)
         paused = pauses(engine)
         capped = caps(engine)
     states, pace, left_s = progress.states, progress.per_s, progress.left_s
     if as_json:
-        told = {
-            "batch": batch,
-            "states": states,
-            "per_s": pace,
-            "left_s": left_s,
-            "sweep": swept,
-            "workers": workers,
-        }
+        told = {"batch": batch, "tenant": tenant, "states": states, "per_s": pace, "left_s": left_s}
         held_up = {"pauses": [asdict(pause) for pause in paused], "caps": [asdict(cap) for cap in capped]}
-        print_json(told | held_up)
+        print_json(told | {"sweep": swept, "workers": workers} | held_up)
         return
     typer.echo("  ".join(f"{state} {count}" for state, count in states.items()))
     typer.echo(f"pace {pace:.1f}/s over the last minute" + (f", {span(left_s)} left" if left_s else ""))

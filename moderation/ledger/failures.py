@@ -18,6 +18,7 @@ class Group(StrEnum):
     HOST = "host"
     POLICY = "policy"
     BATCH = "batch"
+    TENANT = "tenant"
 
 
 _BY = {
@@ -25,11 +26,12 @@ _BY = {
     Group.HOST: HOST,
     Group.POLICY: "a.policy",
     Group.BATCH: "coalesce(a.batch, '')",
+    Group.TENANT: "coalesce(a.tenant, '')",
 }
 
 _ITEMS = text(f"""
-    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, {HOST} AS host, a.error_code, a.error_detail,
-           a.attempt, a.crashes, a.created_at, a.ended_at
+    SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, a.tenant, {HOST} AS host, a.error_code,
+           a.error_detail, a.attempt, a.crashes, a.created_at, a.ended_at
     FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id
     WHERE a.state = 'failed' AND {SELECTED}
     ORDER BY a.ended_at LIMIT :limit

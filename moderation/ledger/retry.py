@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from moderation.ledger.engine import reaching_postgres, transaction
 from moderation.ledger.selection import SELECTED, Selection
@@ -13,6 +13,8 @@ from moderation.redaction import without_secrets
 _RETRYABLE = f"a.state = 'failed' AND a.cleared_at IS NULL AND {SELECTED}"
 
 _COUNT = text(f"SELECT count(*) FROM assessment a WHERE {_RETRYABLE}")
+
+_RETRYABLE_IDS = text(f"SELECT a.id FROM assessment a WHERE {_RETRYABLE}")
 
 _RETRY = text(f"""
     WITH chosen AS (
@@ -33,6 +35,8 @@ _RETRY = text(f"""
 _CANCELLABLE = f"a.state = 'queued' AND {SELECTED}"
 
 _COUNT_CANCELLABLE = text(f"SELECT count(*) FROM assessment a WHERE {_CANCELLABLE}")
+
+_CANCELLABLE_IDS = text(f"SELECT a.id FROM assessment a WHERE {_CANCELLABLE}")
 
 _CANCEL = text(f"""
     WITH chosen AS (
@@ -55,6 +59,11 @@ def count_retryable(engine: Engine, selection: Selection) -> int:
     """How many `retry_failed` would queue again."""
     with reaching_postgres(), engine.connect() as connection:
         return int(connection.execute(_COUNT, selection.values()).scalar_one())
+
+
+def retryable(engine: Engine, selection: Selection) -> set[UUID]:
+    """Which `retry_failed` would queue again; for a selection that names ids, since it holds them all."""
+    return _ids(engine, _RETRYABLE_IDS, selection)
 
 
 def retry_failed(
@@ -83,6 +92,11 @@ def count_cancellable(engine: Engine, selection: Selection) -> int:
         return int(connection.execute(_COUNT_CANCELLABLE, selection.values()).scalar_one())
 
 
+def cancellable(engine: Engine, selection: Selection) -> set[UUID]:
+    """Which `cancel_queued` would cancel; for a selection that names ids, since it holds them all."""
+    return _ids(engine, _CANCELLABLE_IDS, selection)
+
+
 def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) -> list[UUID]:
     """Cancel up to `limit` assessments that no worker has claimed."""
     with transaction(engine) as connection:
@@ -91,3 +105,8 @@ def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) 
         if told:
             connection.execute(_REDACT, {"ids": list(told), "uris": list(told.values())})
     return [row.id for row in rows]
+
+
+def _ids(engine: Engine, statement: TextClause, selection: Selection) -> set[UUID]:
+    with reaching_postgres(), engine.connect() as connection:
+        return set(connection.execute(statement, selection.values()).scalars())

@@ -10,9 +10,12 @@ HOST = r"coalesce(lower(substring(a.uri from '^[A-Za-z0-9.+-]+://(?:[^/?#]*@)?(\
 
 # The casts tell Postgres the type of a parameter that may be NULL.
 SELECTED = f"""
-    (CAST(:code AS text) IS NULL OR a.error_code = :code)
+    (cardinality(CAST(:codes AS text[])) = 0 OR a.error_code = ANY(CAST(:codes AS text[])))
     AND (CAST(:batch AS text) IS NULL OR a.batch = :batch)
     AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
+    AND (CAST(:tenant AS text) IS NULL OR a.tenant = :tenant)
+    AND (CAST(:created_after AS timestamptz) IS NULL OR a.created_at > :created_after)
+    AND (CAST(:created_before AS timestamptz) IS NULL OR a.created_at <= :created_before)
     AND (CAST(:ended_after AS timestamptz) IS NULL OR a.ended_at > :ended_after)
     AND (CAST(:ended_before AS timestamptz) IS NULL OR a.ended_at <= :ended_before)
     AND (cardinality(CAST(:ids AS uuid[])) = 0 OR a.id = ANY(CAST(:ids AS uuid[])))
@@ -22,23 +25,29 @@ SELECTED = f"""
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Every field that is None leaves the choice open. host: in lower case, without its port."""
+    """Every field that is None or empty leaves the choice open. host: in lower case, without its port."""
 
-    code: str | None = None
+    codes: tuple[str, ...] = ()
     batch: str | None = None
     policy: str | None = None
+    tenant: str | None = None
     ids: tuple[UUID, ...] = ()
     host: str | None = None
     ended_after: datetime | None = None
     ended_before: datetime | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
 
     def values(self) -> dict[str, Any]:
         return {
-            "code": self.code,
+            "codes": list(self.codes),
             "batch": self.batch,
             "policy": self.policy,
+            "tenant": self.tenant,
             "ids": list(self.ids),
             "host": self.host,
             "ended_after": self.ended_after,
             "ended_before": self.ended_before,
+            "created_after": self.created_after,
+            "created_before": self.created_before,
         }

@@ -1,10 +1,13 @@
 """How one assessment stands, for whoever asks often: one statement, on the primary keys."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, text
 
+from moderation.assessment import State
 from moderation.ledger.engine import reaching_postgres
 
 Row = dict[str, Any]
@@ -20,12 +23,31 @@ _STANDING = text("""
 """)
 _IS_THERE = text("SELECT EXISTS (SELECT FROM assessment WHERE id = :id)")
 
+_STATES = text("""
+    SELECT id, state, cleared_at IS NOT NULL AS cleared FROM assessment WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """cleared: retention took its URI away, so that it cannot be fetched any more."""
+
+    state: State
+    cleared: bool
+
 
 def standing(engine: Engine, id_: UUID) -> Row | None:
     """Its state, its verdict's fields (None until there is one), its last error. None where there is no such id."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_STANDING, {"id": id_}).mappings().first()
         return None if row is None else dict(row)
+
+
+def states(engine: Engine, ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """How those of these that there are stand."""
+    with reaching_postgres(), engine.connect() as connection:
+        rows = connection.execute(_STATES, {"ids": list(ids)}).all()
+    return {row.id: Standing(State(row.state), row.cleared) for row in rows}
 
 
 def is_there(engine: Engine, id_: UUID) -> bool:

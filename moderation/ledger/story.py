@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 _ONE = text("""
     SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, r.prompt_sha256 AS policy_sha256,
-           a.batch, a.key, a.metadata, a.priority, a.state, a.attempt, a.charged, a.crashes, a.error_code,
+           a.batch, a.tenant, a.key, a.metadata, a.priority, a.state, a.attempt, a.charged, a.crashes, a.error_code,
            a.error_detail, a.created_at, a.claimed_at, a.ended_at, a.not_before, a.worker, a.submission_id, a.reassesses,
            r.prompt AS policy_text
     FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id WHERE a.id = :id

@@ -32,7 +32,7 @@ _INSERT = text(f"""
 """)
 
 _KNOWN = text("""
-    SELECT a.id, a.policy, a.key, r.revision
+    SELECT a.id, a.policy, a.key, a.state = 'cancelled' AS cancelled, r.revision
     FROM unnest(CAST(:policies AS text[]), CAST(:keys AS text[])) AS wanted (policy, key)
     JOIN assessment a ON a.policy = wanted.policy AND a.key = wanted.key
     JOIN policy_revision r ON r.id = a.policy_revision_id
@@ -98,11 +98,12 @@ def _known(
         return {}
     policies, keys = zip(*keyed, strict=True)
     found = {
-        (row.policy, row.key): (row.id, row.revision)
+        (row.policy, row.key): row
         for row in connection.execute(_KNOWN, {"policies": list(policies), "keys": list(keys)})
     }
     tickets = {}
     for s, pin, id_ in rows:
-        if (standing := found.get((pin.policy, s.key or ""))) is not None and standing[0] != id_:
-            tickets[id_] = Ticket(standing[0], f"{pin.policy}@{standing[1]}", known=True)
+        if (standing := found.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
+            ref = f"{pin.policy}@{standing.revision}"
+            tickets[id_] = Ticket(standing.id, ref, known=True, cancelled=standing.cancelled)
     return tickets

@@ -12,7 +12,8 @@ from moderation.assessment import State
 from moderation.ledger.engine import reaching_postgres
 
 # An empty name stands for rows without one; NULL, as a parameter, for all.
-_MEANT = "(CAST(:batch AS text) IS NULL OR batch = :batch)"
+_MEANT = """(CAST(:batch AS text) IS NULL OR batch = :batch)
+    AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)"""
 
 _COUNTS = text(f"""
     SELECT state, sum(n)::bigint AS n FROM (
@@ -61,17 +62,18 @@ class Progress:
         return round(self.open / self.per_s) if self.per_s and self.open else None
 
 
-def progress(engine: Engine, *, batch: str | None = None) -> Progress:
-    """Of a batch, or of everything."""
-    found = counts(engine, batch=batch)
+def progress(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> Progress:
+    """Of a batch, of a tenant, of what is of both, or of everything."""
+    found = counts(engine, batch=batch, tenant=tenant)
     states = {state.value: found.get(state.value, 0) for state in State}
-    return Progress(states=states, per_s=pace(engine, batch=batch))
+    return Progress(states=states, per_s=pace(engine, batch=batch, tenant=tenant))
 
 
-def counts(engine: Engine, *, batch: str | None = None) -> dict[str, int]:
+def counts(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> dict[str, int]:
     """How many assessments are in each state; states with none are left out."""
     with reaching_postgres(), engine.connect() as connection:
-        return {row.state: row.n for row in connection.execute(_COUNTS, {"batch": batch})}
+        found = connection.execute(_COUNTS, {"batch": batch, "tenant": tenant})
+        return {row.state: row.n for row in found}
 
 
 def queued(engine: Engine) -> int:
@@ -80,10 +82,10 @@ def queued(engine: Engine) -> int:
         return int(connection.execute(_QUEUED).scalar_one())
 
 
-def pace(engine: Engine, *, batch: str | None = None) -> float:
+def pace(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> float:
     """Assessments ended per second, over the last minute."""
     with reaching_postgres(), engine.connect() as connection:
-        return float(connection.execute(_PACE, {"batch": batch}).scalar_one())
+        return float(connection.execute(_PACE, {"batch": batch, "tenant": tenant}).scalar_one())
 
 
 def fold(connection: Connection) -> None:

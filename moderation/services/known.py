@@ -20,3 +20,13 @@ def known_services(settings: ServiceSettings | None = None) -> tuple[str, str]:
         missing = "DATABASE_URL" if database is None else "REDIS_URL"
         raise ServiceMissing(f"{missing} is not set, and no `vetline up` runs in this folder")
     return database, redis
+
+
+def known_flower(settings: ServiceSettings | None = None) -> str | None:
+    """Flower's address, which ends in a slash: as configured, or of the `vetline up` that this ledger is of."""
+    settings = settings or ServiceSettings()
+    url, running = settings.flower_url, announced(settings.data_dir)
+    database = settings.database_url.get_secret_value() if settings.database_url else None
+    if url is None and running is not None and database in {None, running.database_url}:
+        url = running.flower_url
+    return url and url.rstrip("/") + "/"

@@ -42,7 +42,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=messages.VISIBLE,
         description=_KEY_ABOUT,
     ),
 ]

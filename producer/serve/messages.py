@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from moderation.assessment import SCHEMES, Priority, Ticket
+from moderation.assessment import IMAGE_URI, PRINTABLE, SCHEMES, Priority, Ticket
 from moderation.ledger.standing import Row
 from moderation.redaction import redact_uri
 from producer.serve.settings import MAX_ITEMS
@@ -16,10 +16,18 @@ _PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters
 _URI = rf"^({'|'.join(SCHEMES)}):[^\x00-\x1f\x7f]+$"
 _POLICIES = 16  # of one image
 
-PolicyRef = Annotated[
-    str,
-    Field(max_length=64, pattern=r"^[a-z0-9][a-z0-9-]*(@[1-9][0-9]{0,8})?$", examples=["llavaguard-default"]),
-]
+_POLICY = r"^[a-z0-9][a-z0-9-]*(@[1-9][0-9]{0,8})?$"
+VISIBLE = r"^[\x21-\x7e]+$"
+
+# What each pattern asks for, in place of "String should match pattern ...".
+SENTENCES = {
+    _PLAIN: PRINTABLE,
+    _URI: f"{IMAGE_URI}; {PRINTABLE}",
+    _POLICY: "a policy is an id in lower case, such as llavaguard-default, or id@revision",
+    VISIBLE: "visible ASCII characters are allowed, and no spaces",
+}
+
+PolicyRef = Annotated[str, Field(max_length=64, pattern=_POLICY, examples=["llavaguard-default"])]
 
 
 class _Message(BaseModel):
@@ -55,12 +63,18 @@ MANY: TypeAdapter[list[Image]] = TypeAdapter(
 
 
 class Accepted(_Message):
-    """One assessment. index: of its image in the request; known: whether its key was there before."""
+    """One assessment.
+
+    index: of its image in the request.
+    known: whether its key was there before.
+    cancelled: it was known and somebody cancelled it, so no verdict will come; another key judges the image.
+    """
 
     index: int
     id: UUID
     policy: str
     known: bool
+    cancelled: bool
 
 
 class Receipt(_Message):
@@ -133,7 +147,7 @@ def receipt(images: Sequence[int], tickets: Sequence[Ticket]) -> Receipt:
     """images: of which image each ticket is."""
     return Receipt(
         assessments=[
-            Accepted(index=index, id=t.id, policy=t.policy, known=t.known)
+            Accepted(index=index, id=t.id, policy=t.policy, known=t.known, cancelled=t.cancelled)
             for index, t in zip(images, tickets, strict=True)
         ]
     )

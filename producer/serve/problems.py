@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from moderation.errors import Misuse, Unavailable
+from producer.serve.messages import SENTENCES
 
 log = structlog.get_logger(__name__)
 
@@ -77,18 +78,23 @@ class Problem(Exception):
 
 def invalid(error: ValidationError, *, at: str = "") -> Problem:
     """The answer to a body or parameter that breaks its schema. at: what its pointers begin with."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)[:20]
+    found = error.errors(include_url=False, include_input=False)[:20]
     return _invalid(found, at)
 
 
 def _invalid(found: list[Any], at: str) -> Problem:
     mistakes = [
-        Mistake(pointer=at + "".join(f"/{_escaped(part)}" for part in one["loc"]), detail=one["msg"])
+        Mistake(pointer=at + "".join(f"/{_escaped(part)}" for part in one["loc"]), detail=_said(one))
         for one in found
     ]
     return Problem(
         422, "invalid_request", f"{mistakes[0].pointer or 'body'}: {mistakes[0].detail}", errors=mistakes
     )
+
+
+def _said(mistake: Mapping[str, Any]) -> str:
+    pattern = mistake.get("ctx", {}).get("pattern")
+    return SENTENCES.get(pattern) or str(mistake["msg"])
 
 
 def install(app: FastAPI) -> None:

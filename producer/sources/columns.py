@@ -1,12 +1,13 @@
-"""Which column of a table, or field of an object, is the image, its key, and what is kept with it."""
+"""Which column of a table, or field of an object, is the image, its key and priority, and what is kept with it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moderation.errors import BadSource, InvalidSubmission
 from producer.sources.item import Item, item_of_file, item_of_uri, names_a_uri
+from producer.sources.unused import Unused
 
 _USUAL = ("uri", "url", "image", "path")  # tried in this order where no column is named
 ALL = "*"
@@ -19,12 +20,17 @@ class Columns:
     uri: str | None = None
     key: str | None = None
     metadata: tuple[str, ...] = ()
+    priority: str | None = None
+    unused: Unused = field(default_factory=Unused, repr=False, compare=False)
 
     def check(self, names: Collection[str], source: str, *, added: Collection[str] = ()) -> None:
         """Raises BadSource where a table has not these columns. added: what its reader makes of others."""
-        wanted = [name for name in (self.uri, self.key, *self.metadata) if name not in {None, ALL}]
+        wanted = [
+            name for name in (self.uri, self.key, self.priority, *self.metadata) if name not in {None, ALL}
+        ]
         if missing := next((name for name in wanted if name not in {*names, *added}), None):
             raise BadSource(f"{source} has no column {missing!r}; it has {', '.join(names)}")
+        self._look_for_unused(names)
         if self.uri is None and not set(_USUAL) & set(names):
             raise BadSource(
                 f"{source} has none of the columns {', '.join(_USUAL)}: name one with --uri-column; "
@@ -35,12 +41,19 @@ class Columns:
         """Those of a table that are read."""
         if ALL in self.metadata:
             return list(names)
-        return [name for name in names if name in {self._uri_in(names), self.key, *self.metadata}]
+        return [
+            name for name in names if name in {self._uri_in(names), self.key, self.priority, *self.metadata}
+        ]
 
     def item(self, row: Mapping[str, Any], base: Path) -> Item:
         """The image of a row; a relative path is meant from `base`. Raises InvalidSubmission where it has none."""
         name = self._uri_in(row)
+        self._look_for_unused(row.keys())
         fields: dict[str, Any] = {"metadata": self._kept(row, name)}
+        if self.priority is not None and row.get(self.priority) not in {None, ""}:
+            fields["priority"] = _text(row, self.priority)
+        if not isinstance(row.get(name), str | None):
+            raise InvalidSubmission(f"{name} is not text")
         item = image_named(_text(row, name), base, fields)
         if self.key is None:
             return item
@@ -49,9 +62,15 @@ class Columns:
     def _uri_in(self, names: Collection[str]) -> str:
         return self.uri or next((name for name in _USUAL if name in names), _USUAL[0])
 
+    def _look_for_unused(self, names: Collection[str]) -> None:
+        if ALL not in self.metadata:  # which keeps them
+            self.unused.look(names, {self.uri, self.key, self.priority, *self.metadata})
+
     def _kept(self, row: Mapping[str, Any], uri: str) -> dict[str, Any] | None:
         if ALL in self.metadata:
-            return {str(name): value for name, value in row.items() if name not in {uri, self.key}}
+            return {
+                str(name): value for name, value in row.items() if name not in {uri, self.key, self.priority}
+            }
         return {name: row.get(name) for name in self.metadata} or None
 
 
@@ -76,4 +95,4 @@ def _text(row: Mapping[str, Any], name: str) -> str:
         return value.strip()
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise InvalidSubmission(f"{name} is no text")
+    raise InvalidSubmission(f"{name} is not text")

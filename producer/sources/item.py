@@ -27,12 +27,14 @@ class Item:
 
     key: stays the same while the image does.
     key_is_given: the source names it, so it is the image's whole key, in whatever batch.
+    priority: where the source names one; not checked yet.
     """
 
     uri: str
     key: str
     key_is_given: bool = False
     metadata: dict[str, Any] | None = None
+    priority: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,12 @@ from moderation.errors import BadSetting, BadSource, SourceUnavailable
 from producer.sources.folder import is_meant
 from producer.sources.item import Cursor, Item, Step
 
-_REFUSED = frozenset(
-    {"NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "404"}
+_REFUSED = frozenset({
+    "NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
+    "403", "404",
+})  # fmt: skip
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and AWS_REGION where it is asked for"
 )
 
 
@@ -50,7 +54,14 @@ class S3Prefix:
 
     @contextmanager
     def _reaching_s3(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            NoCredentialsError,
+            NoRegionError,
+            PartialCredentialsError,
+            ProfileNotFound,
+        )
 
         try:
             yield
@@ -59,7 +70,9 @@ class S3Prefix:
             if code in _REFUSED:
                 raise BadSource(f"{self.name} cannot be listed: {code}") from exc
             raise SourceUnavailable(f"{self.name}: {code}") from exc
-        except BotoCoreError as exc:  # no credentials, no connection, no such region
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, NoRegionError) as exc:
+            raise BadSetting(f"{self.name}: {exc}; set {_CREDENTIALS}") from exc
+        except BotoCoreError as exc:  # no connection
             raise SourceUnavailable(f"{self.name}: {exc}") from exc
 
 

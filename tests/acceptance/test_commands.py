@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from moderation.assessment import Priority
 from moderation.errors import NotFound
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
@@ -25,9 +26,19 @@ def judged(postgres_url: str) -> dict[str, str]:
     ids = {}
     for name, rating in (("safe", Rating.SAFE), ("unsafe", Rating.UNSAFE)):
         item = claimed(
-            engine, submitted(engine, f"https://u:pw@images.test/{name}.jpg?token=s3cr3t", batch="b")
+            engine,
+            submitted(
+                engine,
+                f"https://u:pw@images.test/{name}.jpg?token=s3cr3t",
+                batch="b",
+                key=f"upload-{name}",
+                tenant="shop",
+                priority=Priority.HIGH,
+                metadata={"post": 7},
+            ),
         )
-        record(engine, item, verdict(rating=rating), worker="w1")
+        found = verdict(rating=rating, p_unsafe=0.61, p_unsafe_calibrated=0.437, needs_review=True)
+        record(engine, item, found, worker="w1")
         ids[name] = str(item.id)
     failed = claimed(engine, submitted(engine, "https://images.test/gone.jpg", batch="b"))
     fail(engine, failed, NotFound("404 Not Found"), worker="w1", timings_ms={})
@@ -45,8 +56,8 @@ def judged(postgres_url: str) -> dict[str, str]:
         (["enqueue", "samples", "--priority", "urgent"], 2, "priority must be high, normal or low"),
         (["explain", "not-an-id"], 2, "is not an assessment's id"),
         (["explain", "01a209ff-2fdb-740b-b519-169510a8ad94"], 1, "no assessment"),
-        (["retry"], 2, "say which: an ID, --code, --batch, --policy, --host, an age, or --all"),
-        (["cancel"], 2, "say which: an ID, --batch, --policy, --host, or --all"),
+        (["retry"], 2, "say which: an ID, --code, --batch, --policy, --tenant, --host, an age, or --all"),
+        (["cancel"], 2, "say which: an ID, --batch, --policy, --tenant, --host, an age, or --all"),
         (["verdicts", "--fail-on", "blue"], 2, "--fail-on takes unsafe"),
         (["no-such-command"], 2, "No such command"),
         (["worker", "--judge", "oracle"], 2, "judge"),
@@ -95,7 +106,7 @@ def test_without_redis_what_is_enqueued_is_accepted(
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     ended = run(tmp_path, "enqueue", "https://images.test/1.jpg", "--json")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == {"accepted": 1, "known": 0, "refused": 0}
+    assert json.loads(ended.stdout) == {"accepted": 1, "known": 0, "cancelled": 0, "refused": 0}
 
 
 def test_a_ledger_without_tables_says_what_to_do(
@@ -118,7 +129,7 @@ def test_lines_on_stdin_are_enqueued_and_bad_ones_named(tmp_path: Path, judged: 
     assert json.loads(Path(told["refused_file"]).read_text())["line"] == 4
     good = lines.replace("ftp://images.test/b.jpg\n", "")
     again = run(tmp_path, "enqueue", "-", "--json", stdin=good)
-    assert json.loads(again.stdout) == {"accepted": 0, "known": 2, "refused": 0}
+    assert json.loads(again.stdout) == {"accepted": 0, "known": 2, "cancelled": 0, "refused": 0}
 
 
 def test_what_reads_shows_the_same_to_people_and_programs(tmp_path: Path, judged: dict[str, str]) -> None:
@@ -143,6 +154,21 @@ def test_what_reads_shows_the_same_to_people_and_programs(tmp_path: Path, judged
 def test_fail_on_unsafe_is_an_exit_code(tmp_path: Path, judged: dict[str, str]) -> None:
     assert run(tmp_path, "verdicts", "--fail-on", "unsafe").returncode == 4
     assert run(tmp_path, "verdicts", "--fail-on", "unsafe", "--batch", "none").returncode == 0
+
+
+def test_the_story_of_an_image_says_what_it_was_submitted_with_and_how_sure_the_judge_was(
+    tmp_path: Path, judged: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VETLINE_FLOWER_URL", "https://flower.test/watch")
+    told = run(tmp_path, "explain", judged["unsafe"]).stdout
+    assert "batch b, priority high, tenant shop, key upload-unsafe" in told
+    assert 'metadata {"post":7}' in told
+    assert f"in Flower: https://flower.test/watch/task/{judged['unsafe']}" in told
+    assert "verdict: Unsafe, NA: None applying, needs review" in told
+    assert "P(unsafe) 0.610, 0.437 calibrated" in told
+    plain = run(tmp_path, "explain", judged["queued"]).stdout
+    assert "batch b, priority normal\n" in plain
+    assert "metadata" not in plain
 
 
 def test_what_failed_is_counted_listed_explained_and_retried(tmp_path: Path, judged: dict[str, str]) -> None:

@@ -19,6 +19,8 @@ from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from moderation.services.postgres import LocalPostgres
 from moderation.verdict import Rating
 from producer.serve.messages import MAX_ITEMS
@@ -78,6 +80,18 @@ def test_one_image_is_committed_when_the_answer_comes(door: RunningDoor, engine:
     assert (again["id"], again["known"]) == (ticket["id"], True)
 
 
+def test_a_repeat_of_what_was_cancelled_says_so_and_does_not_revive_it(
+    door: RunningDoor, engine: Engine
+) -> None:
+    one, other = image(1, key="c1", batch="gone"), image(2, key="c2", batch="gone")
+    (ticket,) = door.submit(one).json()["assessments"]
+    cancel_queued(engine, Selection(batch="gone"))
+    told = door.submit([one, other]).json()["assessments"]
+    assert [(t["known"], t["cancelled"]) for t in told] == [(True, True), (False, False)]
+    assert told[0]["id"] == ticket["id"]
+    assert tally.counts(engine, batch="gone") == {"cancelled": 1, "queued": 1}
+
+
 def test_a_thousand_images_come_in_one_request_and_no_more(door: RunningDoor, engine: Engine) -> None:
     many = [image(n, batch="thousand") for n in range(MAX_ITEMS)]
     tickets = door.submit(many).json()["assessments"]
@@ -102,6 +116,13 @@ def test_one_bad_image_and_nothing_is_accepted(door: RunningDoor, engine: Engine
         door.submit([image(batch="bad"), image(uri="ftp://x/1", batch="bad")]), 422, "invalid_request"
     )
     assert bad["errors"][0]["pointer"] == "/1/uri"
+    said = "an image URI starts with https, http, s3, file or data and a colon; control characters are not allowed"
+    assert (bad["errors"][0]["detail"], bad["detail"]) == (said, f"/1/uri: {said}")
+    bad = problem(door.submit(image(key="a\nb", policy="Not An Id")), 422, "invalid_request")
+    assert "pattern" not in str(bad)
+    assert "control characters are not allowed" in [mistake["detail"] for mistake in bad["errors"]]
+    bad = problem(door.submit(image(), **{"Idempotency-Key": "a b"}), 422, "invalid_request")
+    assert "visible ASCII characters" in bad["detail"]
     bad = problem(door.submit([image(batch="bad", metadata={"a": "\0"})]), 422, "invalid_submission")
     assert bad["errors"][0]["pointer"] == "/0"
     problem(door.submit([image(batch="bad", policy="no-such")]), 422, "unknown_policy")

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from tests.support.commands import run
 from tests.support.waiting import wait_for
 
@@ -83,13 +86,29 @@ def test_interrupted_and_run_again_it_goes_on_and_doubles_nothing(
 def test_a_finished_run_begins_anew_and_knows_what_came_before(tmp_path: Path, engine: Engine) -> None:
     (tmp_path / "list.csv").write_text("id,link\nk1,https://x.test/1\nk2,https://x.test/2\n")
     words = ["enqueue", "list.csv", "--uri-column", "link", "--key-column", "id", "--metadata-column", "*"]
-    assert _told(run(tmp_path, *words, "--json")) == {"accepted": 2, "known": 0, "refused": 0}
-    assert _told(run(tmp_path, *words, "--json")) == {"accepted": 0, "known": 2, "refused": 0}
+    assert _told(run(tmp_path, *words, "--json")) == {"accepted": 2, "known": 0, "cancelled": 0, "refused": 0}
+    assert _told(run(tmp_path, *words, "--json")) == {"accepted": 0, "known": 2, "cancelled": 0, "refused": 0}
     bookmarks = tmp_path / ".vetline" / "enqueue"
     assert not list(bookmarks.glob("*.json"))
     again = _told(run(tmp_path, *words, "--again", "--json"))
-    assert again == {"accepted": 2, "known": 0, "refused": 0}
+    assert again == {"accepted": 2, "known": 0, "cancelled": 0, "refused": 0}
     assert counted(engine) == 4
+
+
+def test_what_somebody_cancelled_stays_so_and_says_so_until_it_is_asked_for_again(
+    tmp_path: Path, engine: Engine
+) -> None:
+    (tmp_path / "list.txt").write_text("https://x.test/1\nhttps://x.test/2\n")
+    words = ["enqueue", "list.txt", "--batch", "zz"]
+    assert run(tmp_path, *words).returncode == 0
+    cancel_queued(engine, Selection(batch="zz"), limit=1)
+    known = run(tmp_path, *words)
+    assert known.returncode == 3, known.stderr
+    assert "known 2, of them 1 cancelled and left so (--again judges them)" in known.stderr
+    assert tally.counts(engine) == {"queued": 1, "cancelled": 1}
+    again = _told(run(tmp_path, *words, "--again", "--json"))
+    assert again == {"accepted": 2, "known": 0, "cancelled": 0, "refused": 0}
+    assert tally.counts(engine) == {"queued": 3, "cancelled": 1}
 
 
 def test_a_dry_run_asks_no_service_and_submits_nothing(tmp_path: Path) -> None:
@@ -98,6 +117,12 @@ def test_a_dry_run_asks_no_service_and_submits_nothing(tmp_path: Path) -> None:
     told = _told(ended)
     assert (ended.returncode, told["would_submit"], told["refused"]) == (3, 1, 1)
     assert json.loads(Path(tmp_path, told["refused_file"]).read_text())["line"] == 2
+    (tmp_path / "other.jsonl").write_text('{"url": 5, "batch": "b"}\n')
+    ended = run(tmp_path, "enqueue", "other.jsonl", "--dry-run", "--json")
+    assert "not used: batch (--batch NAME, for all of a run)" in ended.stderr
+    assert json.loads(Path(tmp_path, _told(ended)["refused_file"]).read_text())["reason"] == "url is not text"
+    kept = json.loads(Path(tmp_path, told["refused_file"]).read_text())
+    assert kept["source"] == "list.jsonl", "one dry run does not overwrite another's"
     assert not (tmp_path / ".vetline" / "postgres").exists()
 
 

@@ -3,8 +3,10 @@
 SCREENSHOT=docs/flower.png takes the README's picture anew.
 """
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,9 +21,13 @@ import pytest
 from celery import Celery
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect, sync_playwright
+from sqlalchemy import text
 
 from moderation.services.child import free_port
 from tests.acceptance.conftest import System
+from tests.support.gpus import h100s
+from tests.support.image_host import ImageHost
+from tests.support.ledger import row
 from tests.support.waiting import wait_for
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -146,14 +152,64 @@ def test_flower_says_which_image_where_it_is_and_what_came_of_it(system: System)
             expect(page.locator("#task-page")).to_contain_text("JUDGE")
 
 
+def test_each_step_is_a_state_at_a_worker_named_after_its_gpu_and_host(system: System) -> None:
+    """An image host that does not answer, a judge that does not, and a table of verdicts that somebody has locked."""
+    slow = {
+        "PATH": h100s(system.folder / "bin", 1),
+        "CUDA_VISIBLE_DEVICES": "0",
+        "VETLINE_FETCH_ALLOW_HOSTS": "127.0.0.1",
+        "VETLINE_FETCH_FIRST_BYTE_TIMEOUT_S": "60",
+        "VETLINE_FETCH_TOTAL_TIMEOUT_S": "60",
+    }
+    with (
+        ImageHost() as host,
+        flower(system) as url,
+        system.worker("--name", "", **slow) as worker,
+        system.engine.connect().execution_options(isolation_level="READ COMMITTED") as holder,
+    ):
+        holder.execute(text("LOCK TABLE verdict IN EXCLUSIVE MODE"))
+        at = {"RECORD": system.client.submit(system.image("recorded"), "llavaguard-default").id}
+        at["FETCH"] = system.client.submit(host.uri("/held"), "llavaguard-default").id
+        wait_for(lambda: steps(url) == {str(at[step]): step for step in at}, timeout_s=30, what="two steps")
+        system.server.script(default={"kind": "hang"})
+        at["JUDGE"] = system.client.submit(system.image("judged", (1, 2, 3)), "llavaguard-default").id
+        wait_for(lambda: steps(url) == {str(at[step]): step for step in at}, timeout_s=30, what="three steps")
+        name = f"sglang-gpu0-h100-{worker.pid}@{socket.gethostname()}"
+        assert {task["worker"] for task in tasks(url).values()} == {name}
+        assert row(system.engine, at["FETCH"])["worker"] == name
+        holder.rollback()
+        wait_for(lambda: tasks(url)[str(at["RECORD"])]["state"] == "SUCCESS", timeout_s=20, what="a verdict")
+    assert "Inspect method" not in (system.folder / "flower.log").read_text(), (
+        "it asked before a worker was there"
+    )
+
+
+def tasks(url: str) -> dict[str, dict[str, Any]]:
+    """Flower's tasks by id."""
+    found: dict[str, dict[str, Any]] = json.loads(body(f"{url}/api/tasks"))
+    return found
+
+
+def steps(url: str) -> dict[str, str]:
+    return {id_: task["state"] for id_, task in tasks(url).items()}
+
+
 def test_flower_lets_nobody_in_unasked_commands_nothing_and_remembers(system: System) -> None:
     with system.worker():
         with flower(system) as url:
             done = system.client.submit(system.image("a"), "llavaguard-default")
             system.wait_for_counts(done=1)
             wait_for(lambda: status(f"{url}/task/{done.id}") == 200, timeout_s=20, what="the task")
-            for page in ("/tasks", "/explain/" + str(done.id), "/api/tasks"):
+            for page in ("/tasks", "/explain/" + str(done.id), "/api/tasks", "/metrics", "/broker"):
                 assert status(url + page, auth=False) == 401
+                assert status(url + page) == 200
+            assert status(f"{url}/healthcheck", auth=False) == 200
+            assert "flower_events_total" in body(f"{url}/metrics")
+            broker = body(f"{url}/broker")
+            assert all(
+                f">{name}<" in broker.replace(" ", "").replace("\n", "")
+                for name in ("vetline", "vetline.urgent")
+            )
             assert status(f"{url}/explain/nothing") == 404
             with pytest.raises(HTTPError) as refused:
                 urllib.request.urlopen(asked(f"{url}/api/worker/shutdown/w1", method="POST"), timeout=10)

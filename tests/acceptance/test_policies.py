@@ -43,7 +43,7 @@ def test_one_image_under_three_policies_is_read_by_the_model_once(system: System
     system.server.script(default={"latency_s": 0.2})
     named = [word for policy in THREE for word in ("--policy", policy)]
     told = answered(tmp_path, "enqueue", "a.png", *named)
-    assert told == {"accepted": 3, "known": 0, "refused": 0}
+    assert told == {"accepted": 3, "known": 0, "cancelled": 0, "refused": 0}
     system.worker()
     system.wait_for_counts(done=3)
     first, second, third = about_images(system)
@@ -61,7 +61,12 @@ def test_one_image_under_three_policies_is_read_by_the_model_once(system: System
         assert before.answered_at_s <= after.at_s, "one after the other: the prefix must be in the cache"
     policies = {row["policy"] for row in reading.verdicts(system.engine)}
     assert policies == {f"{policy}@1" for policy in THREE}
-    assert answered(tmp_path, "enqueue", "a.png", *named) == {"accepted": 0, "known": 3, "refused": 0}
+    assert answered(tmp_path, "enqueue", "a.png", *named) == {
+        "accepted": 0,
+        "known": 3,
+        "cancelled": 0,
+        "refused": 0,
+    }
 
 
 def test_a_worker_killed_between_siblings_loses_none_and_only_those_left_are_judged_again(

@@ -1,5 +1,6 @@
 """`vetline up`: everything on one machine, shared with the other commands there, and gone when it ends."""
 
+import json
 import os
 import signal
 import urllib.request
@@ -65,6 +66,8 @@ def test_up_serves_the_commands_beside_it_and_ctrl_c_ends_all_of_it(home: Path) 
         password = (home / ".vetline" / "flower-password").read_text()
         wait_for(lambda: flower_answers(url, password) == 200)
         assert flower_answers(url, None) == 401
+        judged = json.loads(run(home, "verdicts", "--format", "jsonl").stdout)["id"]
+        assert f"in Flower: {url}task/{judged}" in run(home, "explain", judged).stdout
 
         second = run(home, *UP)
         assert second.returncode == 2

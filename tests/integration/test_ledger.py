@@ -274,8 +274,8 @@ def test_a_retry_keeps_history_and_a_terminal_row_stays(ledger: Engine) -> None:
     fail(ledger, failed, NotFound("404"), worker="w1", timings_ms={})
     record(ledger, done, verdict(), worker="w1")
     assert failure_counts(ledger, Selection()) == {"not_found": 1}
-    assert retry_failed(ledger, Selection(code="undecodable")) == []
-    assert retry_failed(ledger, Selection(code="not_found")) == [failed.id]
+    assert retry_failed(ledger, Selection(codes=("undecodable",))) == []
+    assert retry_failed(ledger, Selection(codes=("not_found",))) == [failed.id]
     again = claimed(ledger, failed.id)
     assert (again.attempt, again.charged, again.crashes) == (2, 1, 0)
     assert claim(ledger, [done.id], worker="w2", lease_s=45) == []

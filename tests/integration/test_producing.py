@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from moderation.assessment import Submission
 from moderation.errors import InvalidSubmission, LedgerUnavailable, UnknownPolicy
 from moderation.ledger import tally
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.retry import cancel_queued
+from moderation.ledger.selection import Selection
 from producer import AsyncClient, Client, Submitted
 from producer.chunks import CHUNK
 from tests.support.ledger import POLICY, row
@@ -149,6 +152,13 @@ def test_many_from_any_iterable_tell_their_tickets_on_the_loop(engine: Engine, i
     assert chunks == [CHUNK, CHUNK, 1]
     assert threads == {threading.get_ident()}
     assert tally.counts(engine, batch="b") == {"queued": count}
+
+
+def test_many_submissions_count_apart_what_was_cancelled_before(engine: Engine, client: Client) -> None:
+    known = [Submission(uri=uri(n), policy=POLICY, key=f"k{n}") for n in range(4)]
+    client.submit_many(known[:3])
+    cancel_queued(engine, Selection(), limit=2)
+    assert client.submit_many(known) == Submitted(accepted=1, known=3, cancelled=2)
 
 
 def test_a_cancelled_coroutine_stops_reading_its_source(engine: Engine) -> None:

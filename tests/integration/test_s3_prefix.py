@@ -1,13 +1,14 @@
 """Listing s3://bucket/prefix/ from a real S3 protocol server: pages, cursors, refusals."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import boto3
 import pytest
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
-from moderation.errors import BadSource, SourceUnavailable
+from moderation.errors import BadSetting, BadSource, SourceUnavailable
 from producer.sources import Item, Reading, open_source
 
 COUNT = 1_150  # a listing's page has 1,000
@@ -68,4 +69,25 @@ def test_a_store_that_does_not_answer_is_a_service_that_is_down(monkeypatch: pyt
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SourceUnavailable):
+        list(open_source("s3://crawl/in/", Reading()).read())
+
+
+@pytest.mark.parametrize(
+    ("removed", "given"),
+    [
+        (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), {}),
+        (("AWS_SECRET_ACCESS_KEY",), {}),
+        ((), {"AWS_PROFILE": "no-such"}),
+    ],
+)
+def test_credentials_that_are_not_there_are_a_setting_and_no_service_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: tuple[str, ...], given: dict[str, str]
+) -> None:
+    nothing = {name: str(tmp_path / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    for name, value in (nothing | {"AWS_EC2_METADATA_DISABLED": "true"} | given).items():
+        monkeypatch.setenv(name, value)
+    for name in removed:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which remembers the credentials of the tests before
+    with pytest.raises(BadSetting, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"):
         list(open_source("s3://crawl/in/", Reading()).read())

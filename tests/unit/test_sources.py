@@ -12,9 +12,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from moderation.errors import BadSource
+from moderation.assessment import Priority
+from moderation.errors import BadSource, InvalidSubmission
+from producer.checking import Shared
+from producer.enqueue import Wanted
 from producer.sources import Columns, Form, Item, Reading, Refusal, Step, open_source
 from producer.sources.text import MAX_LINE
+from producer.sources.unused import Unused
 
 URIS = [f"https://images.test/{n}.jpg" for n in range(6)]
 
@@ -237,3 +241,47 @@ def test_a_file_that_is_not_what_it_says_is_one_clear_line(tmp_path: Path, name:
     form = Form.LLAVAGUARD if name == "t.json" else Form.AUTO
     with pytest.raises(BadSource, match=name):
         steps(tmp_path / name, form=form)
+
+
+def test_a_row_may_have_a_priority_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("url,urgency\nhttps://x.test/1,high\nhttps://x.test/2,\nhttps://x.test/3,soon\n")
+    found = [step.what for step in steps(path, columns=Columns(priority="urgency"))]
+    assert [what.priority for what in found if isinstance(what, Item)] == ["high", None, "soon"]
+    with pytest.raises(BadSource, match="no column 'urgent'"):
+        steps(path, columns=Columns(priority="urgent"))
+    wanted = Wanted(["llavaguard-default"], Shared(priority="low"))
+    assert isinstance(found[0], Item)
+    assert isinstance(found[1], Item)
+    assert [wanted.submissions(what, "run")[0].priority for what in found[:2] if isinstance(what, Item)] == [
+        Priority.HIGH, Priority.LOW,
+    ]  # fmt: skip
+    with pytest.raises(InvalidSubmission, match="priority must be high, normal or low, not 'soon'"):
+        wanted.submissions(found[2], "run")  # type: ignore[arg-type]  # an Item, as above
+
+
+def test_fields_that_look_meant_and_are_not_used_are_told_once(tmp_path: Path) -> None:
+    rows = [{"url": uri, "key": str(n), "priority": "high"} for n, uri in enumerate(URIS)]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in (*rows, rows[0] | {"batch": "b", "metadata": {}})))
+    said: list[str] = []
+    steps(path, columns=Columns(key="key", unused=Unused(said.append)))
+    assert said == [
+        "not used: priority (--priority-column priority)",
+        "not used: batch (--batch NAME, for all of a run); metadata (--metadata-column metadata)",
+    ]
+    said.clear()
+    table = tmp_path / "list.csv"
+    table.write_text("url,tenant,note\nhttps://x.test/1,t,n\n")
+    steps(table, columns=Columns(unused=Unused(said.append)))
+    assert said == ["not used: tenant (--tenant NAME, for all of a run)"]
+    said.clear()
+    steps(table, columns=Columns(metadata=("*",), unused=Unused(said.append)))
+    assert said == []
+
+
+@pytest.mark.parametrize("uri", [5, True, ["https://x.test/1"]])
+def test_a_uri_that_is_not_text_is_said_to_be_none(tmp_path: Path, uri: Any) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text(json.dumps({"uri": uri}))
+    assert refused(steps(path)) == [(1, "uri is not text")]

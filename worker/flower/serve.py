@@ -2,18 +2,24 @@
 
 import atexit
 import ipaddress
+import logging
 import signal
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from celery import Celery
+from celery.events.state import State
 from flower.app import Flower
 from flower.command import apply_env_options, extract_settings, setup_logging, sigterm_handler
+from flower.inspector import Inspector
 from flower.options import options
 from flower.urls import settings
 from flower.utils import broker
+from flower.views import monitor
 from sqlalchemy import Engine
-from tornado.web import url
+from tornado.web import authenticated, url
 
 from moderation.broker import QUIET
 from moderation.errors import BadSetting
@@ -22,6 +28,7 @@ from worker.flower.story import Story, Templates
 
 _MAX_TASKS = 10_000  # 5 KB each were measured; Flower's own default would take half a gigabyte
 _SAVE_EVERY_MS = 60_000
+_NOBODY_ANSWERED = "Inspect method %s failed"  # without a reason, which Flower's other complaints have
 _FORGET_WORKERS_S = 600  # a worker's name holds its pid, so each start is another
 
 
@@ -35,6 +42,14 @@ class Place:
     control: bool = False
 
 
+class Metrics(monitor.Metrics):  # type: ignore[misc]  # Flower has no types
+    """Flower's own, which it answers to anybody, for who may see its pages. /healthcheck stays open: it says OK."""
+
+    @authenticated
+    async def get(self) -> None:
+        await super().get()
+
+
 def serve(app: Celery, engine: Engine, place: Place) -> None:
     """Until SIGTERM. FLOWER_* settings hold, above ours. Raises BadSetting where anybody could reach or command it."""
     _set(place)
@@ -45,12 +60,30 @@ def serve(app: Celery, engine: Engine, place: Place) -> None:
     _hush()
     settings["template_loader"] = Templates(settings["template_path"])
     server = Flower(capp=app, options=options, **settings)
+    logging.getLogger(Inspector.__module__).addFilter(partial(is_news, server.events.state))
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
-    server.add_handlers(".*", [url(rf"{prefix}/explain/(.+)", Story, {"engine": engine}, name="explain")])
+    ours = [
+        url(rf"{prefix}/explain/(.+)", Story, {"engine": engine}, name="explain"),
+        url(rf"{prefix}/metrics", Metrics),
+    ]
+    server.add_handlers(".*", ours)  # which come before Flower's own
     atexit.register(server.stop)  # which saves what it remembers
     signal.signal(signal.SIGTERM, sigterm_handler)
     server.start_http_server()
     server.start()
+
+
+def is_news(state: State, record: logging.LogRecord) -> bool:
+    """Whether Flower's complaint that nobody answered says anything: it asks before the first worker has started.
+
+    state: Celery's, whose workers hold when their last heartbeats came.
+    """
+    asked_at = (
+        time.time() - 2 * options.inspect_timeout / 1000
+    )  # it waits so long, and its threads are not at once
+    return record.msg != _NOBODY_ANSWERED or any(
+        worker.heartbeats[0] < asked_at for worker in state.alive_workers()
+    )
 
 
 def _set(place: Place) -> None:
