@@ -61,6 +61,11 @@ def start(role: str) -> None:
         _ratio = settings.ratio
 
 
+def is_on() -> bool:
+    """Whether this process traces anything."""
+    return _provider is not None
+
+
 def flush() -> None:
     """Send what is not sent yet; at the end of the process that happens by itself."""
     if _provider is not None:

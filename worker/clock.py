@@ -15,9 +15,10 @@ class Clock:
         self.timings_ms: dict[str, float] = {}
 
     @contextmanager
-    def step(self, name: str) -> Iterator[None]:
+    def step(self, name: str, *, since: float | None = None) -> Iterator[None]:
+        """since: when it began, by time.perf_counter, where that was before the block."""
         showing.step(name)
-        start = time.perf_counter()
+        start = time.perf_counter() if since is None else since
         try:
             with tracing.span(name):
                 yield

@@ -3,9 +3,9 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -59,13 +59,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How an item ends: its outcome in a word, and what becomes of the write."""
+    """How an item ends: its outcome in a word, what becomes of the write, and when that began."""
 
     item: Claim
     outcome: str
     clock: Clock
     written: Future[Ending]
     verdict: Verdict | None  # None where it ends without one
+    put_at: float  # of time.perf_counter
 
 
 class Desk:
@@ -223,17 +224,30 @@ class Desk:
             self._sharing.share(partial(self._work_apart, part, claim_s))
 
     def _work_apart(self, part: list[Claim], claim_s: float) -> None:
-        """What came in a message with others, shown as a task of its own."""
+        """What came in a message with others, shown as a task of its own.
+
+        Nobody waits for it to be written: it is told of in the thread that wrote it, with its whole group, rather than in
+        a thread for each that is woken for that. Where there are traces it waits: a span ends in its own thread.
+        """
         tasks = {item.id: showing.begin(item.id, item.uri, self._named(item)) for item in part}
         try:
             with showing.task(str(part[0].id)):
-                outcomes = self._hold_all(part, claim_s)
-            for item, outcome in outcomes:
-                tasks.pop(item.id).end(outcome)
-        finally:
-            self.hand.drop(*part)
+                if tracing.is_on():
+                    for item, outcome in self._hold_all(part, claim_s):
+                        tasks.pop(item.id).end(outcome)
+                    return
+                for ended in self._hold_each(part, claim_s):
+                    ended.written.add_done_callback(partial(self._end_apart, ended, tasks.pop(ended.item.id)))
+        finally:  # none is left, but for a defect
+            self.hand.drop(*(item for item in part if item.id in tasks))
             for task in tasks.values():
                 task.end("lost")
+
+    def _end_apart(self, ended: _Ending, task: showing.Row, _: Future[Ending]) -> None:
+        try:
+            task.end(self._told(ended))
+        finally:
+            self.hand.drop(ended.item)
 
     def _named(self, item: Claim) -> str:
         """The policy's ref, where it can be had: only to be shown."""
@@ -243,7 +257,15 @@ class Desk:
             return ""
 
     def _hold_all(self, claims: list[Claim], claim_s: float) -> list[tuple[Claim, str]]:
-        """The outcome of each, under its own policy, by itself; the image is fetched and decoded once for all of them.
+        """The outcome of each, once it is written."""
+        if len(claims) > 1:
+            return [(ended.item, self._told(ended)) for ended in self._hold_each(claims, claim_s)]
+        (item,) = claims
+        with self._about(item, claim_s):
+            return [(item, self._told(self._hold(item, Subject(item.uri))))]
+
+    def _hold_each(self, claims: list[Claim], claim_s: float) -> list[_Ending]:
+        """Each under its own policy, by itself; the image is fetched and decoded once for all of them.
 
         One after the other: SGLang has the image's prefix in its cache once the first is answered. Suspects of
         having killed workers come last. What is judged is written while the next is looked at.
@@ -251,18 +273,19 @@ class Desk:
         subjects = {item.uri: Subject(item.uri) for item in claims}
         endings: list[_Ending] = []
         for item in sorted(claims, key=lambda claim: (claim.crashes, claim.id)):
-            with (
-                tracing.attempt(item.id, attempt=item.attempt, worker=self._worker),
-                # Every line that is logged on the way, by whatever library, says which item it is about.
-                bound_contextvars(assessment=str(item.id), attempt=item.attempt),
-            ):
-                tracing.claimed(claim_s)
-                ending = self._hold(item, subjects[item.uri])
-                ending.written.add_done_callback(partial(self._let_go, item))
-                if len(claims) == 1:
-                    return [(item, self._told(ending))]
-            endings.append(ending)
-        return [(ending.item, self._told(ending)) for ending in endings]
+            with self._about(item, claim_s):
+                endings.append(self._hold(item, subjects[item.uri]))
+        return endings
+
+    @contextmanager
+    def _about(self, item: Claim, claim_s: float) -> Iterator[None]:
+        with (
+            tracing.attempt(item.id, attempt=item.attempt, worker=self._worker),
+            # Every line that is logged on the way, by whatever library, says which item it is about.
+            bound_contextvars(assessment=str(item.id), attempt=item.attempt),
+        ):
+            tracing.claimed(claim_s)
+            yield
 
     def _hold(self, item: Claim, subject: Subject) -> _Ending:
         faults.at("after_claim", item.uri)
@@ -281,7 +304,9 @@ class Desk:
             verdict = None
             outcome, written = self._end_defect(item, exc, clock)
         self.tempo.note(time.monotonic() - started)
-        return _Ending(item, outcome, clock, written, verdict)
+        put_at = time.perf_counter()
+        written.add_done_callback(partial(self._let_go, item))
+        return _Ending(item, outcome, clock, written, verdict, put_at)
 
     def _let_go(self, item: Claim, written: Future[Ending]) -> None:
         """In the thread that wrote it, so that no beat finds it gone."""
@@ -293,7 +318,7 @@ class Desk:
         """Its outcome, once it is written."""
         item, outcome = ended.item, ended.outcome
         try:
-            with ended.clock.step("record") if ended.verdict else nullcontext():
+            with ended.clock.step("record", since=ended.put_at) if ended.verdict else nullcontext():
                 ending = ended.written.result()
         except Exception as exc:  # as in _hold: a verdict that the ledger cannot take
             log.exception("record_failed", assessment=str(item.id))

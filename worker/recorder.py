@@ -20,6 +20,7 @@ from moderation.verdict import Verdict
 log = structlog.get_logger()
 
 _MOST = 64  # verdicts of one statement: some 200 KB, written in about 10 ms
+_STOP_S = 60.0  # longer than any drain
 _BUSY = 8  # items in hand from which a worker is busy
 
 _Waiting = tuple[Judged, Future[Ending]]
@@ -58,10 +59,10 @@ class Recorder:
         return future
 
     def stop(self) -> None:
-        """After the last verdict."""
+        """After the last verdict was written, however long that takes: whoever stops us has a deadline for all of it."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(timeout=1.0)
+            self._thread.join(timeout=_STOP_S)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

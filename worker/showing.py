@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from moderation.doorbell import TASK, shown_kwargs
+from worker.telling import wants_tasks
 
 EVERY_S = 1.0
 _MOST_UNTOLD = (
@@ -81,18 +82,20 @@ class Teller:
         self._rows: set[str] = set()  # told of, and not ended
 
     def tell(self, dispatcher: Any) -> None:
-        """dispatcher: the consumer's; None or disabled while there is no connection, or nobody wants events."""
+        """dispatcher: the consumer's. Where nobody listens nothing is told, and what is under way when somebody comes is."""
         ended = [_ended.popleft() for _ in range(len(_ended))]
+        if not wants_tasks(dispatcher):
+            self._told, self._rows = {}, set()
+            return
         now, begun = dict(_steps), dict(_begun)
-        if dispatcher is not None and dispatcher.enabled:
-            for row in (*ended, *begun.values()):
-                if row.id not in self._rows:
-                    _tell_begun(dispatcher, row)
-            for id_, name in now.items():
-                if self._told.get(id_) != name:
-                    dispatcher.send(f"task-{name}", uuid=id_)
-            for row in ended:
-                _tell_ended(dispatcher, row)
+        for row in (*ended, *begun.values()):
+            if row.id not in self._rows:
+                _tell_begun(dispatcher, row)
+        for id_, name in now.items():
+            if self._told.get(id_) != name:
+                dispatcher.send(f"task-{name}", uuid=id_)
+        for row in ended:
+            _tell_ended(dispatcher, row)
         self._told, self._rows = now, set(begun)
 
 

@@ -12,7 +12,7 @@ import sys
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -195,8 +195,9 @@ def steps(url: str) -> dict[str, str]:
 
 
 def test_flower_lets_nobody_in_unasked_commands_nothing_and_remembers(system: System) -> None:
-    with system.worker():
+    with ExitStack() as held:
         with flower(system) as url:
+            held.enter_context(system.worker())  # after Flower: what nobody hears is not told
             done = system.client.submit(system.image("a"), "llavaguard-default")
             system.wait_for_counts(done=1)
             wait_for(lambda: status(f"{url}/task/{done.id}") == 200, timeout_s=20, what="the task")
