@@ -43,7 +43,7 @@ from worker.dock import Dock
 from worker.gate import Gate
 from worker.hand import Hand
 from worker.recorder import Recorder
-from worker.sharing import Sharing
+from worker.sharing import Sharing, in_parts
 from worker.tempo import Tempo
 
 log = structlog.get_logger()
@@ -157,7 +157,8 @@ class Desk:
             if not suspects:
                 self._dock.leave()
             self.hand.take(*claims)
-            mine, *others = [claims] if suspects else self._parts(claims, ids)
+            as_one = suspects or self._sharing is None
+            mine, *others = [claims] if as_one else in_parts(claims, ids, size=self.tempo.rows())
             self._share_out(others, claim_s)
             self.on_taken(ids[0])
             try:
@@ -201,22 +202,6 @@ class Desk:
             except BrokerUnavailable as exc:  # their ring is lost, and the sweeper finds it out
                 log.warning("put_back_failed", count=len(ids) - count, error=str(exc))
         return ids[:count]
-
-    def _parts(self, claims: list[Claim], ids: Sequence[UUID]) -> list[list[Claim]]:
-        """In the order of their message, as many to a part as a thread works off in a moment. Siblings stay together."""
-        share = self.tempo.rows()
-        if len(claims) <= share or self._sharing is None:
-            return [claims]
-        images: dict[UUID, list[Claim]] = {}
-        place = {id_: number for number, id_ in enumerate(ids)}
-        for item in sorted(claims, key=lambda claim: place.get(claim.id, len(place))):
-            images.setdefault(item.submission_id or item.id, []).append(item)
-        parts: list[list[Claim]] = [[]]
-        for image in images.values():
-            if parts[-1] and len(parts[-1]) + len(image) > share:
-                parts.append([])
-            parts[-1] += image
-        return parts
 
     def _share_out(self, parts: Sequence[list[Claim]], claim_s: float) -> None:
         for part in parts:

@@ -5,11 +5,13 @@ the others are shared out among threads of our own, so that a runtime is asked a
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import structlog
 
+from moderation.assessment import Claim
 from worker.turns import Turns
 
 log = structlog.get_logger()
@@ -61,3 +63,20 @@ class Sharing:
     def _count(self, step: int) -> None:
         with self._lock:
             self._parts += step
+
+
+def in_parts(claims: Sequence[Claim], ids: Sequence[UUID], *, size: int) -> list[list[Claim]]:
+    """Claims in the order of their message's ids, as many to a part as a thread works off in a moment.
+
+    Siblings, which share an image, stay together; those that their message does not name come last.
+    """
+    place = {id_: number for number, id_ in enumerate(ids)}
+    images: dict[UUID, list[Claim]] = {}
+    for item in sorted(claims, key=lambda claim: place.get(claim.id, len(place))):
+        images.setdefault(item.submission_id or item.id, []).append(item)
+    parts: list[list[Claim]] = [[]]
+    for image in images.values():
+        if parts[-1] and len(parts[-1]) + len(image) > size:
+            parts.append([])
+        parts[-1] += image
+    return parts
