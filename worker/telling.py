@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from celery import bootsteps
+from celery.worker.state import SOFTWARE_INFO
 
 _EVERY_S = 0.5
 _AT_ONCE = 200  # events of one message, 80 KB; more before their time go out by themselves
@@ -31,6 +32,7 @@ class TellingStep(bootsteps.StartStopStep):
             dispatcher.producer is not None and not dispatcher.groups
         ):  # else whoever started us wants no events of tasks
             dispatcher.producer.channel.on_heard = partial(_follow, dispatcher)
+            dispatcher.send("worker-online", **SOFTWARE_INFO)  # once more: who hears it decides what follows
         self.timer_entry = consumer.timer.call_repeatedly(_EVERY_S, _flush, (consumer,))
 
     def stop(self, consumer: Any) -> None:
