@@ -17,7 +17,7 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
 from moderation.settings import QueueSettings, ServiceSettings
-from producer.behind import one_behind
+from producer.behind import behind
 from producer.bound import Bound
 from producer.checking import About, Shared, checked, checked_under
 from producer.chunks import in_chunks
@@ -98,7 +98,7 @@ class Client:
         on_tickets: Callable[[Sequence[Ticket]], None] = lambda _: None,
         **shared: Unpack[Shared],
     ) -> Submitted:
-        """Accept any number of images in bounded memory: while a thousand are committed, the next are read.
+        """Accept any number of images in bounded memory: while some thousands are committed, the next is read.
 
         images: URIs that share policy, batch and the rest, or whole submissions. What was drawn from it may not be
             committed yet; on_tickets says what is.
@@ -115,7 +115,7 @@ class Client:
                     yield from checked_under(policy, uri=image, **shared)
 
         total = Submitted()
-        for tickets in one_behind(self.submit_all, in_chunks(submissions())):
+        for tickets in behind(self.submit_all, in_chunks(submissions())):
             total = total.plus(tickets)
             on_tickets(tickets)
         return total
