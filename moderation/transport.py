@@ -120,7 +120,7 @@ class Channel(kombu_redis.Channel):
         super().close()
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """One for each pool: kombu makes one for each event, at a third of a millisecond."""
+        """One for each pool: kombu makes a new one for each event."""
         if asynchronous:
             return super()._create_client(asynchronous=True)  # type: ignore[misc]  # not in kombu's stubs
         pool = self.pool

@@ -28,9 +28,8 @@ class TellingStep(bootsteps.StartStopStep):
         dispatcher = consumer.event_dispatcher
         dispatcher.on_send_buffered = None
         dispatcher.buffer_limit = _AT_ONCE
-        if (
-            dispatcher.producer is not None and not dispatcher.groups
-        ):  # else whoever started us wants no events of tasks
+        is_wanted = not dispatcher.groups  # else whoever started the worker wants no events of tasks
+        if is_wanted and dispatcher.producer is not None:
             dispatcher.producer.channel.on_heard = partial(_follow, dispatcher)
             dispatcher.send("worker-online", **SOFTWARE_INFO)  # once more: who hears it decides what follows
         self.timer_entry = consumer.timer.call_repeatedly(_EVERY_S, _flush, (consumer,))
