@@ -11,7 +11,7 @@ from typing import Self
 import structlog
 
 from moderation.cursor import START, Cursor
-from moderation.errors import BadSetting, ConsumerTaken, InvalidConsumer, LedgerUnavailable
+from moderation.errors import BadSetting, ConsumerTaken, InvalidConsumer, InvalidCursor, LedgerUnavailable
 from moderation.feed.settings import FeedSettings
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
@@ -96,8 +96,13 @@ class Feed:
         """Everything up to this verdict's cursor is dealt with and never comes again; None: all that was given.
 
         Raises ConsumerTaken where the lease ran out and another process took the name: the same verdicts come there.
+        Raises InvalidCursor for a place that this feed has not read up to: what lies before it would be skipped.
         """
         place = upto if upto is not None else self._place
+        if place > self._place:
+            raise InvalidCursor(
+                "only what was read can be acknowledged; `vetline consumer move` skips verdicts"
+            )
         if self._name is not None:
             if self._reader is None:
                 raise ConsumerTaken(f"nothing was read as {self._name}")

@@ -29,7 +29,7 @@ _TAKE = text("""
     UPDATE consumer SET
         fence = fence + 1, holder = :holder, lease_until = clock_timestamp() + make_interval(secs => :lease_s)
     WHERE name = :name AND (lease_until IS NULL OR lease_until < clock_timestamp())
-    RETURNING fence, epoch, xid::text, seq
+    RETURNING fence, epoch, xid::text AS place_xid, seq
 """)
 
 _ACKNOWLEDGE = text("""
@@ -54,7 +54,7 @@ _REMOVE = text("DELETE FROM consumer WHERE name = :name RETURNING name")
 
 # behind_s: how long ago the first verdict that it has not come to was recorded, whether or not it passes the filter.
 _LIST = text("""
-    SELECT c.name, c.filter, c.epoch, c.xid::text, c.seq, c.created_at, c.acknowledged_at,
+    SELECT c.name, c.filter, c.epoch, c.xid::text AS place_xid, c.seq, c.created_at, c.acknowledged_at,
            CASE WHEN c.lease_until > now() THEN c.holder END AS read_by,
            extract(epoch FROM now() - next.recorded_at)::float AS behind_s
     FROM consumer c LEFT JOIN LATERAL (
@@ -133,7 +133,7 @@ def _known(engine: Engine, statement: Any, name: str, values: dict[str, Any]) ->
 
 
 def _listed(row: dict[str, Any]) -> dict[str, Any]:
-    cursor = Cursor(row.pop("epoch"), int(row.pop("xid")), row.pop("seq"))
+    cursor = Cursor(row.pop("epoch"), int(row.pop("place_xid")), row.pop("seq"))
     return row | {"cursor": str(cursor)}
 
 
@@ -142,4 +142,4 @@ def _place(cursor: Cursor) -> dict[str, Any]:
 
 
 def _cursor(row: Row[Any]) -> Cursor:
-    return Cursor(row.epoch, int(row.xid), row.seq)
+    return Cursor(row.epoch, int(row.place_xid), row.seq)

@@ -41,7 +41,7 @@ _TAKE = text("""
         fence = fence + 1, holder = :holder, rung_at = NULL,
         lease_until = clock_timestamp() + make_interval(secs => :lease_s)
     WHERE id = :id AND paused_at IS NULL AND due_at <= now() AND (lease_until IS NULL OR lease_until < now())
-    RETURNING id, name, url, filter, fence, epoch, xid::text, seq, failures
+    RETURNING id, name, url, filter, fence, epoch, xid::text AS place_xid, seq, failures
 """)
 
 _HELD = "id = :id AND fence = :fence AND paused_at IS NULL"
@@ -202,5 +202,5 @@ def _place(cursor: Cursor) -> dict[str, Any]:
 
 
 def _turn(row: Row[Any], lease_s: float) -> Turn:
-    place = Cursor(row.epoch, int(row.xid), row.seq)
+    place = Cursor(row.epoch, int(row.place_xid), row.seq)
     return Turn(row.id, row.name, row.url, Filter(**row.filter), row.fence, place, row.failures, lease_s)

@@ -27,7 +27,9 @@ _LIMITS = """
     FROM (SELECT epoch, system_identifier FROM feed_epoch ORDER BY epoch DESC LIMIT 1) AS newest
 """
 
-# An earlier epoch has ended, whatever its transaction ids.
+# An earlier epoch has ended, whatever its transaction ids. The last row of what was looked at is taken once, as a row,
+# and cast only in the outermost list: Postgres orders by an output column before it looks for an input column of that
+# name, so a cast beside ORDER BY would order ids as texts, where 984 stands behind 3647.
 _WINDOW = text(f"""
     WITH limits AS MATERIALIZED ({_LIMITS}), bound AS MATERIALIZED (
         SELECT CASE WHEN :epoch < epoch THEN xid8 '18446744073709551615' ELSE settled END AS below FROM limits
@@ -35,14 +37,14 @@ _WINDOW = text(f"""
         SELECT v.xid, v.seq FROM bound b, verdict v
         WHERE (v.xid, v.seq) > (CAST(:xid AS xid8), :seq) AND v.xid < b.below AND v.epoch = :epoch
         ORDER BY v.xid, v.seq LIMIT :look_at
+    ), last AS MATERIALIZED (
+        SELECT w.xid, w.seq FROM looked_at w ORDER BY w.xid DESC, w.seq DESC LIMIT 1
     )
-    SELECT l.settled::text, l.ahead::text, l.epoch, l.primary,
+    SELECT l.settled::text AS settled_xid, l.ahead::text AS next_xid, l.epoch, l.primary,
            l.system_identifier = (SELECT system_identifier FROM pg_control_system()) AS at_home,
-           (SELECT count(*) FROM looked_at) AS n,
-           (SELECT xid::text FROM looked_at ORDER BY xid DESC LIMIT 1) AS last_xid,
-           (SELECT seq FROM looked_at ORDER BY xid DESC, seq DESC LIMIT 1) AS last_seq,
+           (SELECT count(*) FROM looked_at) AS n, last.xid::text AS last_xid, last.seq AS last_seq,
            EXISTS (SELECT FROM verdict v WHERE v.xid >= l.settled AND v.epoch = l.epoch) AS unsettled
-    FROM limits l
+    FROM limits l LEFT JOIN last ON true
 """)
 
 PASSES = """
@@ -53,15 +55,17 @@ PASSES = """
 """
 
 _READ = text(f"""
-    SELECT epoch, xid::text, seq, {", ".join(COLUMNS)} FROM feed
-    WHERE epoch = :epoch AND (xid, seq) > (CAST(:xid AS xid8), :seq) AND (xid, seq) <= (CAST(:to_xid AS xid8), :to_seq)
-        AND {PASSES}
-    ORDER BY xid, seq LIMIT :limit
+    SELECT f.epoch, f.xid::text AS verdict_xid, f.seq, {", ".join(f"f.{column}" for column in COLUMNS)} FROM feed f
+    WHERE f.epoch = :epoch AND (f.xid, f.seq) > (CAST(:xid AS xid8), :seq)
+        AND (f.xid, f.seq) <= (CAST(:to_xid AS xid8), :to_seq) AND {PASSES}
+    ORDER BY f.xid, f.seq LIMIT :limit
 """)
 
-_ONE = text(f"SELECT epoch, xid::text, seq, {', '.join(COLUMNS)} FROM feed WHERE assessment_id = :id")
+_ONE = text(
+    f"SELECT epoch, xid::text AS verdict_xid, seq, {', '.join(COLUMNS)} FROM feed WHERE assessment_id = :id"
+)
 
-_END = text(f"SELECT epoch, settled::text FROM ({_LIMITS}) AS limits")
+_END = text(f"SELECT epoch, settled::text AS settled_xid FROM ({_LIMITS}) AS limits")
 
 _ADOPT = text("""
     INSERT INTO feed_epoch (epoch, system_identifier)
@@ -129,7 +133,9 @@ def read(engine: Engine, after: Cursor, wanted: Filter = EVERYTHING, *, limit: i
         return Page(verdicts, verdicts[-1].cursor, False, False)
     if done:
         upto = (
-            Cursor(after.epoch + 1, 0, 0) if ended else max(upto, Cursor(after.epoch, int(window.settled), 0))
+            Cursor(after.epoch + 1, 0, 0)
+            if ended
+            else max(upto, Cursor(after.epoch, int(window.settled_xid), 0))
         )
     return Page(verdicts, upto, done and not ended, bool(window.unsettled))
 
@@ -138,7 +144,7 @@ def end(engine: Engine) -> Cursor:
     """The place behind everything that can be read now."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_END).one()
-    return Cursor(row.epoch, int(row.settled), 0)
+    return Cursor(row.epoch, int(row.settled_xid), 0)
 
 
 def check_place(engine: Engine, cursor: Cursor) -> None:
@@ -174,7 +180,7 @@ def _place(cursor: Cursor) -> dict[str, Any]:
 def _check(window: Row[Any], after: Cursor) -> None:
     if not window.at_home:
         raise DatabaseRestored("this database was restored from another cluster; run `vetline db upgrade`")
-    too_far = after.epoch > window.epoch or (after.epoch == window.epoch and after.xid > int(window.ahead))
+    too_far = after.epoch > window.epoch or (after.epoch == window.epoch and after.xid > int(window.next_xid))
     if after < START or (too_far and window.primary):  # a replica may only be behind
         raise InvalidCursor("the cursor is of another database, or of this one before it was set back")
 
@@ -188,5 +194,5 @@ def _between(
 
 def _published(row: Row[Any]) -> Published:
     fields = dict(row._mapping)
-    cursor = Cursor(fields.pop("epoch"), int(fields.pop("xid")), fields.pop("seq"))
+    cursor = Cursor(fields.pop("epoch"), int(fields.pop("verdict_xid")), fields.pop("seq"))
     return Published(cursor=cursor, **fields)

@@ -33,8 +33,8 @@ _FIND = text("SELECT id, name, url FROM webhook WHERE name = :name")
 
 # behind_s: as of consumers. A sum over what was set aside, which is little.
 _LIST = text("""
-    SELECT w.id, w.name, w.url, w.filter, w.epoch, w.xid::text, w.seq, w.failures, w.failing_since, w.last_error,
-           w.delivered, w.delivered_at, w.paused_at, w.paused_because, w.created_at, w.due_at,
+    SELECT w.id, w.name, w.url, w.filter, w.epoch, w.xid::text AS place_xid, w.seq, w.failures, w.failing_since,
+           w.last_error, w.delivered, w.delivered_at, w.paused_at, w.paused_because, w.created_at, w.due_at,
            (SELECT count(*) FROM webhook_set_aside s WHERE s.webhook_id = w.id) AS set_aside,
            extract(epoch FROM now() - next.recorded_at)::float AS behind_s
     FROM webhook w LEFT JOIN LATERAL (
@@ -105,7 +105,7 @@ def webhooks(engine: Engine) -> list[dict[str, Any]]:
     with reaching_postgres(), engine.connect() as connection:
         rows = [dict(row) for row in connection.execute(_LIST).mappings()]
     for row in rows:
-        row["cursor"] = str(Cursor(row.pop("epoch"), int(row.pop("xid")), row.pop("seq")))
+        row["cursor"] = str(Cursor(row.pop("epoch"), int(row.pop("place_xid")), row.pop("seq")))
     return rows
 
 
