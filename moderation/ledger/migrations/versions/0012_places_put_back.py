@@ -1,10 +1,11 @@
 """Puts the places of consumers and webhooks back to where release 0.1.0 may have lost verdicts; counts what is given.
 
-0.1.0 ordered a window of the feed by transaction ids as texts. Where the window that reached the feed's end held ids on
-both sides of a power of ten, its place went to the end though only what lies before the power was given out: in words,
-up to the last transaction before the power, and of that one perhaps not all. So what a place may have lost begins
-at the last transaction before the first power of ten that it crossed, and there it is put back. A place that crossed
-none stays. Whoever holds a lease finds the fence gone: what it read before is not acknowledged any more.
+0.1.0 ordered transaction ids as texts, both where it looked for the last verdict of a window and where it read the
+verdicts of it. A window that held ids on both sides of a power of ten was given out in part and in the wrong order, and
+the place went to its end, or to the end of the feed. So whatever was lost was in a window with the first power of ten
+that the place crossed, or came later. A window has a bounded number of verdicts: the place is put back by so many
+before that power, but not to before what it had to read. A place that crossed none stays. Whoever holds a lease finds
+the fence gone: what it read before is not acknowledged any more.
 
 Attributes of Alembic's configuration: `keep_places` (bool) leaves every place; `places` (list) is given a dict for
 each that was put back or would have been. Once: it runs as this migration does, in its transaction.
@@ -57,15 +58,22 @@ FIRSTS = text("""
 """)
 
 CROSSED = text("""
-    SELECT (
-        SELECT v.xid FROM verdict v WHERE v.epoch = :in_epoch AND v.xid < CAST(:power AS xid8)
-        ORDER BY v.xid DESC LIMIT 1
-    )::text AS last_before
-    WHERE EXISTS (
+    SELECT EXISTS (
         SELECT FROM verdict v WHERE v.epoch = :in_epoch AND v.xid >= CAST(:power AS xid8)
             AND (v.epoch, v.xid, v.seq) <= (:epoch, CAST(:xid AS xid8), :seq)
     )
 """)
+
+BEFORE = text("""
+    SELECT v.xid::text AS before_xid, v.seq AS before_seq FROM verdict v
+    WHERE v.epoch = :in_epoch AND v.xid < CAST(:power AS xid8)
+    ORDER BY v.xid DESC, v.seq DESC OFFSET :window LIMIT 1
+""")
+
+# At most so many verdicts were in a window: the largest VETLINE_FEED_BATCH_SIZE, and a webhook's page. With a filter
+# twenty were looked at for each that was wanted.
+WINDOW = {"consumer": 10_000, "webhook": 50}
+LOOK_AT = 20
 
 # A webhook begins at what is there when it is added, unless it was told another place. What an open transaction held
 # back then was recorded earlier, and was still to be sent: some minutes more than such a transaction takes.
@@ -117,7 +125,8 @@ def upgrade() -> None:
 
 def _lost_after(connection: Connection, row: Any, place: Place) -> Place | None:
     """The place up to which nothing was lost; None where nothing was."""
-    back = _before_the_first_power(connection, place, None)
+    window = WINDOW[row["kind"]] * (LOOK_AT if row["filter"] else 1)
+    back = _before_the_first_power(connection, place, window, None)
     if back is None or row["added_at"] is None:
         return back
     wanted = NO_FILTER | row["filter"]
@@ -128,20 +137,24 @@ def _lost_after(connection: Connection, row: Any, place: Place) -> Place | None:
         return None
     if given > there.since_earlier:  # it began before it was added
         return back
-    return _before_the_first_power(connection, place, there.earlier)
+    return _before_the_first_power(connection, place, window, there.earlier)
 
 
-def _before_the_first_power(connection: Connection, place: Place, since: Any) -> Place | None:
-    """Before the last transaction before the first power of ten that a reader of all this crossed; None: it did not."""
+def _before_the_first_power(connection: Connection, place: Place, window: int, since: Any) -> Place | None:
+    """A window before the first power of ten that a reader of all this crossed; None: it crossed none."""
     for first in connection.execute(FIRSTS, {"epoch": place["epoch"], "since": since}).all():
         power = 10 ** len(first.first_xid)
-        if power >= 2**64:
-            continue
-        values = place | {"in_epoch": first.epoch, "power": str(power)}
-        crossed = connection.execute(CROSSED, values).one_or_none()
-        if crossed is not None:
-            return {"epoch": first.epoch, "xid": crossed.last_before, "seq": 0}
+        at = {"in_epoch": first.epoch, "power": str(power), "window": window}
+        if power < 2**64 and connection.execute(CROSSED, place | at).scalar_one():
+            return _back(first, connection.execute(BEFORE, at).one_or_none())
     return None
+
+
+def _back(first: Any, before: Any) -> Place:
+    """Behind this row, but not before the first that was there to be read."""
+    if before is None or int(before.before_xid) < int(first.first_xid):
+        return {"epoch": first.epoch, "xid": first.first_xid, "seq": 0}
+    return {"epoch": first.epoch, "xid": before.before_xid, "seq": before.before_seq}
 
 
 def downgrade() -> None:
