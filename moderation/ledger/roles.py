@@ -23,7 +23,7 @@ OWNER = "vetline_migrate"
 _VIEWS = ("verdict_history", "verdict_current", "failure_current", "unassessed", "feed")
 # Every table, so that a new one is granted or left out on purpose; a test holds it against the database.
 _READABLE = (
-    "alembic_version", "assessment", "attempt", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
+    "alembic_version", "assessment", "attempt", "audit_place", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
     "policy_revision", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside",
     "worker",
 )  # fmt: skip
@@ -60,6 +60,8 @@ GRANTS: Mapping[str, Grants] = {
         "webhook": "SELECT, UPDATE",
         "webhook_secret": _READ,
         "webhook_set_aside": _KEEP,
+        "audit_place": "SELECT, UPDATE",
+        "consumer": _READ,  # the audit compares its place with the feed
     },
     "vetline_consumer": {
         **dict.fromkeys((*_VIEWS, "feed_epoch", "alembic_version"), _READ),

@@ -1,0 +1,115 @@
+"""What an audit found, and how much it may take to find it."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine
+
+from moderation.errors import LedgerUnavailable
+from moderation.ledger.engine import transaction
+
+_LEAST_S = 0.05  # of a statement: 0 would mean no limit at all
+_TIMED_OUT = "57014"  # Postgres' query_canceled
+
+
+class Check(StrEnum):
+    """What is compared. The value is stored, printed and graphed: never rename."""
+
+    STATES = "states"
+    ATTEMPTS = "attempts"
+    CHARGES = "charges"
+    VERDICTS = "verdicts"
+    FEED = "feed"
+    COUNTERS = "counters"
+    DELIVERIES = "deliveries"
+
+
+class OutOfTime(Exception):
+    """A statement of the audit was cut off at its limit: what it would have compared is not covered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of breach: how many, and the first of them by id (or by what else names them)."""
+
+    check: Check
+    what: str
+    count: int
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much one slice may take.
+
+    rows: how many it reads, about. heavy: how many one count may read. ids: how many of a kind are named.
+    until: when it must be over, by the monotonic clock.
+    """
+
+    until: float
+    rows: int = 5000
+    heavy: int = 2**62
+    ids: int = 20
+
+    @property
+    def left_s(self) -> float:
+        return self.until - time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return self.left_s <= 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one slice came to. place: where the next one begins; None where this was the last.
+
+    rows: how many were compared. left_out: how many counts were left out, since they would have read too much.
+    """
+
+    place: str | None
+    rows: int
+    findings: list[Finding] = field(default_factory=list)
+    left_out: int = 0
+
+
+class Findings:
+    """Findings put together: one for each kind, with the first ids."""
+
+    def __init__(self, *, ids: int) -> None:
+        self._ids = ids
+        self._kept: dict[tuple[Check, str], Finding] = {}
+
+    def add(self, found: Iterable[Finding]) -> None:
+        for one in found:
+            before = self._kept.get((one.check, one.what), replace(one, count=0, ids=()))
+            ids = (*before.ids, *one.ids)[: self._ids]
+            self._kept[one.check, one.what] = replace(before, count=before.count + one.count, ids=ids)
+
+    def note(self, check: Check, what: str, id_: object) -> None:
+        self.add([Finding(check, what, 1, (str(id_),))])
+
+    def all(self) -> list[Finding]:
+        """In the order of the checks."""
+        order = list(Check)
+        return sorted(self._kept.values(), key=lambda one: (order.index(one.check), one.what))
+
+
+@contextmanager
+def snapshot(engine: Engine, allowance: Allowance) -> Iterator[Connection]:
+    """Statements that see one state of the ledger. Raises OutOfTime where one takes longer than is allowed."""
+    patience_s = max(_LEAST_S, allowance.left_s)
+    try:
+        with transaction(engine, patience_s=patience_s, isolation="REPEATABLE READ") as connection:
+            yield connection
+    except LedgerUnavailable as exc:
+        if _timed_out(exc):
+            raise OutOfTime from exc
+        raise
+
+
+def _timed_out(exc: LedgerUnavailable) -> bool:
+    return getattr(getattr(exc.__cause__, "orig", None), "sqlstate", None) == _TIMED_OUT
