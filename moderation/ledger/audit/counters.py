@@ -23,7 +23,7 @@ _NAMES = text(f"""
         UNION
         (SELECT DISTINCT batch FROM tally_change WHERE batch > :after ORDER BY batch LIMIT :limit)
     ), next AS (SELECT batch FROM named ORDER BY batch LIMIT :limit)
-    SELECT x.batch, coalesce(sum(greatest(k.n, 0)), 0)::bigint AS rows
+    SELECT x.batch, greatest(coalesce(sum(k.n), 0), 0)::bigint AS rows
     FROM next x LEFT JOIN ({_KEPT}) AS k ON k.batch = x.batch GROUP BY x.batch ORDER BY x.batch
 """)
 _TOTAL = text(f"SELECT coalesce(sum(n), 0)::bigint FROM ({_KEPT}) AS k")

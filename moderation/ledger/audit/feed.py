@@ -13,7 +13,8 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
-from moderation.ledger.audit.finding import Allowance, Check, Findings, OutOfTime, Slice, snapshot
+from moderation.errors import InvalidCursor
+from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, snapshot
 from moderation.ledger.feed import EVERYTHING, Filter, Page, read
 
 _PAGE = 500
@@ -100,18 +101,25 @@ def _compare(
     next_ = empty = 0
     at: Cursor | None = None
     while next_ < len(expected) and pages != 0:
-        if allowance.is_over:
-            raise OutOfTime
+        allowance.check()
         if at is None or empty >= _EMPTY_PAGES:
             at, empty = expected[next_].before, 0
-        page = read(engine, at, wanted, limit=_PAGE)
+        try:
+            page = read(engine, at, wanted, limit=_PAGE)
+        except InvalidCursor:  # a place that the feed has not come to, though a verdict stands there
+            findings.note(Check.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
+            next_, at = next_ + 1, None
+            continue
         upto = next_
         while upto < len(expected) and expected[upto].place <= page.upto:
             upto += 1
         _compare_page(page, at, expected[next_:upto], wanted, findings)
         empty = 0 if upto > next_ else empty + 1
-        if page.done or page.upto == at:
-            return  # the rest waits for an open transaction
+        if page.done:  # what is left waits for an open transaction, or is of an epoch that there is not
+            for row in expected[upto:]:
+                if row.place.epoch > page.upto.epoch:
+                    findings.note(Check.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
+            return
         next_, at = upto, page.upto
         pages = None if pages is None else pages - 1
 
@@ -121,7 +129,7 @@ def _compare_page(
 ) -> None:
     """expected: those of the slice that stand in what this page covers."""
     given = {one.assessment_id: one.cursor for one in page.verdicts}
-    asked = "".join(f" ({name} {value})" for name, value in wanted.given().items())
+    asked = _asked(wanted)
     for row in expected:
         if row.id not in given:
             findings.note(Check.FEED, _MISSED, f"{row.id}{asked}")
@@ -132,6 +140,10 @@ def _compare_page(
         if not last < one.cursor <= page.upto:
             findings.note(Check.FEED, _DISORDERED, f"{one.assessment_id}{asked}")
         last = one.cursor
+
+
+def _asked(wanted: Filter) -> str:
+    return "".join(f" ({name} {value})" for name, value in wanted.given().items())
 
 
 def _judged(row: dict[str, Any]) -> _Judged:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.engine import transaction
 
-_LEAST_S = 0.05  # of a statement: 0 would mean no limit at all
+# A slice that has begun may end, or nothing would ever be covered where one takes longer than a turn.
+_GRACE_S = 10.0
 _TIMED_OUT = "57014"  # Postgres' query_canceled
 
 
@@ -45,8 +46,8 @@ class Finding:
 class Allowance:
     """How much one slice may take.
 
+    until: when no slice is to begin any more, by the monotonic clock; one that has begun ends soon after, or is cut off.
     rows: how many it reads, about. heavy: how many one count may read. ids: how many of a kind are named.
-    until: when it must be over, by the monotonic clock.
     """
 
     until: float
@@ -55,12 +56,15 @@ class Allowance:
     ids: int = 20
 
     @property
-    def left_s(self) -> float:
-        return self.until - time.monotonic()
-
-    @property
     def is_over(self) -> bool:
-        return self.left_s <= 0
+        return time.monotonic() >= self.until
+
+    def check(self) -> float:
+        """For how many seconds a slice may still go on. Raises OutOfTime where it may not."""
+        left_s = self.until + _GRACE_S - time.monotonic()
+        if left_s <= 0:
+            raise OutOfTime
+        return left_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +105,8 @@ class Findings:
 @contextmanager
 def snapshot(engine: Engine, allowance: Allowance) -> Iterator[Connection]:
     """Statements that see one state of the ledger. Raises OutOfTime where one takes longer than is allowed."""
-    patience_s = max(_LEAST_S, allowance.left_s)
     try:
-        with transaction(engine, patience_s=patience_s, isolation="REPEATABLE READ") as connection:
+        with transaction(engine, patience_s=allowance.check(), isolation="REPEATABLE READ") as connection:
             yield connection
     except LedgerUnavailable as exc:
         if _timed_out(exc):

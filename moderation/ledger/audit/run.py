@@ -54,7 +54,7 @@ def audit(
     rows: int = 5000,
     ids: int = 20,
 ) -> Report:
-    """Reconcile the ledger with itself, in at most limit_s seconds and what the last slice takes.
+    """Reconcile the ledger with itself, in limit_s seconds and what the last slice takes: ten at most.
 
     since: only what was submitted from then on, and what is kept as a whole. rows: of a slice. ids: named of a kind.
     Raises LedgerUnavailable.

@@ -4,6 +4,7 @@ When a part has come to its end it begins anew, so that a breach stands in the n
 without it.
 """
 
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -99,7 +100,9 @@ def _take(engine: Engine, settings: AuditSettings) -> list[_Part]:
     # A little less than the pause, so that the worker that took the last one comes in time for the next.
     values = {"parts": list(PARTS), "every_s": 0.9 * settings.every_s}
     with reaching_postgres(), engine.connect() as connection:
-        return [_part(row) for row in connection.execute(_TAKE, values)]
+        parts = [_part(row) for row in connection.execute(_TAKE, values)]
+    random.shuffle(parts)  # where a turn is over after one slice, each comes to its own
+    return parts
 
 
 def _look(engine: Engine, part: _Part, allowance: Allowance, findings: Findings) -> None:
