@@ -8,16 +8,15 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
-from sqlalchemy import Engine
 
 from moderation.cli.opening import check_tables, opened_ledger
 from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.cli.reading import Batch, Json, Policy
-from moderation.cursor import START, Cursor
-from moderation.feed import NOW, Feed, Published
+from moderation.feed import Feed, Published
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.feed import check_place, end
+from moderation.ledger.verification import Kind
 from moderation.services.desk import resolve
 
 commands = typer.Typer()
@@ -105,6 +104,16 @@ def move(
         talk(f"moved: {name}")
 
 
+@_consumer.command("verify")
+def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
+    """Compare what was given out with what exists, since it was last found whole.
+
+    Where fewer were given out, the place is set back, and all since then comes
+    again; exit 1. Stop readers of release 0.1.0 first: they do not count.
+    """
+    verify(Kind.CONSUMER, name, after, repair=repair, as_json=as_json)
+
+
 @_consumer.command()
 def remove(name: Name, as_json: Json = False) -> None:
     """Forget a consumer and its place."""
@@ -114,17 +123,6 @@ def remove(name: Name, as_json: Json = False) -> None:
         print_json({"removed": name})
     else:
         talk(f"removed: {name}")
-
-
-def place_named(engine: Engine, text: str) -> Cursor:
-    """A cursor's text, `start` or `now`. Raises InvalidCursor."""
-    if text == "start":
-        return START
-    if text == NOW:
-        return end(engine)
-    cursor = Cursor.parse(text)
-    check_place(engine, cursor)
-    return cursor
 
 
 def shown_filter(row: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Feed: the loop of reading, waiting and acknowledging, for threads."""
 
+import bisect
 import os
 import socket
 import threading
@@ -62,6 +63,8 @@ class Feed:
         self._acknowledged: Cursor | None = None
         self._unsettled = False  # more is committed than can be read yet
         self._given: Cursor | None = None  # up to here verdicts went out and are not acknowledged
+        self._out: list[Cursor] = []  # what went out and is not acknowledged, under a name
+        self._count = 0  # verdicts that were given out under the name and acknowledged, ever
         try:
             self._place = self._begin(after)
         except BaseException:
@@ -85,6 +88,8 @@ class Feed:
             self._place = page.upto
             if page.verdicts:
                 self._given = page.upto
+                if self._name is not None:
+                    self._out += [verdict.cursor for verdict in page.verdicts]
                 return page.verdicts
             self._renew()
             if page.done:
@@ -106,11 +111,14 @@ class Feed:
         if self._name is not None:
             if self._reader is None:
                 raise ConsumerTaken(f"nothing was read as {self._name}")
+            count = bisect.bisect_right(self._out, place)
             try:
-                consumers.acknowledge(self._engine, self._reader, place)
+                consumers.acknowledge(self._engine, self._reader, place, given=self._count + count)
             except ConsumerTaken:
                 self._lose()
                 raise
+            self._count += count
+            del self._out[:count]
             self._renew_at = time.monotonic() + _RENEW_AT * self._settings.lease_s
         self._acknowledged = place
         if self._given is not None and place >= self._given:
@@ -197,6 +205,8 @@ class Feed:
                 return False
             self._reader, self._place = held
             self._given = None
+            self._out = []
+            self._count = self._reader.given
             self._acknowledged = self._place
             self._renew_at = time.monotonic() + _RENEW_AT * self._settings.lease_s
         return True

@@ -14,6 +14,7 @@ from moderation.cursor import START
 from moderation.errors import NotFound
 from moderation.feed import Feed
 from moderation.ledger import (
+    consumers,
     crew,
     deliveries,
     migrate,
@@ -38,6 +39,7 @@ from moderation.ledger.selection import Selection
 from moderation.ledger.standing import standing as how_it_stands
 from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
+from moderation.ledger.verification import Kind, go_back, verify_all, verify_places
 from moderation.services.postgres import LocalPostgres
 from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.logins import login_url, run
@@ -59,6 +61,25 @@ def _consume(engine: Engine) -> None:
     url = engine.url.render_as_string(hide_password=False)
     with Feed(consumer="c", database_url=url) as feed:
         list(feed.batches(follow=False))
+
+
+def _added(owner: Engine) -> None:
+    consumers.add_consumer(owner, "v", EVERYTHING, START)
+
+
+def _verify_consumers(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    verify_all(engine, Kind.CONSUMER)
+
+
+def _set_back(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    go_back(engine, Kind.CONSUMER, "v", START)
+
+
+def _verify_places(engine: Engine, owner: Engine, *, checkpoint: bool) -> None:
+    _added(owner)
+    verify_places(engine, limit_rows=10, checkpoint=checkpoint)
 
 
 def _send(engine: Engine, owner: Engine) -> None:
@@ -107,6 +128,10 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "fold": (lambda e, o: _fold(e), {_WORKER}),
     "send": (_send, {_WORKER}),
     "consume": (lambda e, o: _consume(e), {_CONSUMER}),
+    "verify consumers": (_verify_consumers, {_CONSUMER, _WORKER}),  # who sets a place back must be a consumer
+    "set a consumer back": (_set_back, {_CONSUMER}),
+    "verify places": (lambda e, o: _verify_places(e, o, checkpoint=True), {_WORKER}),
+    "look at places": (lambda e, o: _verify_places(e, o, checkpoint=False), {_WORKER, _WATCHER}),
     "query views": (_said("SELECT * FROM verdict_current"), {_CONSUMER, _WATCHER}),
     "see what is open": (_said("SELECT * FROM unassessed"), {_CONSUMER, _WATCHER}),
     "scale": (_said("SELECT open, age_s FROM open_work"), {_SCALER, _WATCHER}),

@@ -5,14 +5,16 @@ from uuid import UUID
 
 import typer
 
-from moderation.cli.following import Category, Name, Unsafe, place_named, shown_filter
+from moderation.cli.following import Category, Name, Unsafe, shown_filter
 from moderation.cli.main import FAILED
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.cli.reading import Batch, Json, Policy
 from moderation.errors import InvalidWebhook
 from moderation.ledger import webhooks
 from moderation.ledger.feed import Filter
+from moderation.ledger.verification import Kind
 from moderation.redaction import redact_uri
 from moderation.webhook import new_secret, probe_message
 
@@ -144,6 +146,16 @@ def failed(name: Name, limit: int = 100, as_json: Json = False) -> None:
         print_json(rows)
     elif not print_table(rows, _ASIDE):
         talk("nothing was set aside")
+
+
+@_webhook.command("verify")
+def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
+    """Compare what was delivered or set aside with what exists, since it was last found whole.
+
+    Where it is fewer, the place is set back, and all since then is sent again,
+    under the same ids; exit 1. Stop workers of release 0.1.0 first.
+    """
+    verify(Kind.WEBHOOK, name, after, repair=repair, as_json=as_json)
 
 
 @_webhook.command()
