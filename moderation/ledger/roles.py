@@ -58,12 +58,11 @@ GRANTS: Mapping[str, Grants] = {
         "feed": _READ,
         "feed_epoch": _READ,
         "webhook": "SELECT, UPDATE",
-        # The sweep verifies what was given out. It moves no place.
+        # The audit verifies what was given out. It moves no place.
         "consumer": "SELECT, UPDATE (verified_epoch, verified_xid, verified_seq, verified_given)",
         "webhook_secret": _READ,
         "webhook_set_aside": _KEEP,
         "audit_place": "SELECT, UPDATE",
-        "consumer": _READ,  # the audit compares its place with the feed
     },
     "vetline_consumer": {
         **dict.fromkeys((*_VIEWS, "feed_epoch", "alembic_version"), _READ),

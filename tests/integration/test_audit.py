@@ -14,6 +14,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import START, Cursor
 from moderation.errors import HostUnavailable, NotFound, RuntimeCrashed
+from moderation.feed import Feed
 from moderation.ledger import consumers, feed, migrate, retention, webhooks
 from moderation.ledger.audit import attempts, states, verdicts
 from moderation.ledger.audit.finding import Check, Finding
@@ -306,6 +307,27 @@ def test_places_ahead_of_the_feed_and_what_was_set_aside_without_a_verdict_are_f
     assert found[Check.DELIVERIES, "set aside, and there is no verdict"] == (
         f"{ids['failed']} (webhook hook)",
     )
+
+
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [(-1, "fewer verdicts were given out than exist"), (1, "more verdicts were given out than exist")],
+)
+def test_a_consumer_that_was_given_another_number_than_there_are_is_found(
+    worked: Engine, by: int, what: str
+) -> None:
+    url = worked.url.render_as_string(hide_password=False)
+    with Feed(consumer="trainer", database_url=url) as reading:
+        count = sum(len(batch) for batch in reading.batches(follow=False))
+    assert turn(worked) == []
+    assert audit(worked).findings == []
+    plant(worked, f"UPDATE consumer SET given = given + {by}")
+    found = turn(worked) or []
+    assert kinds(found) == kinds(audit(worked))
+    ((kind, (named,)),) = kinds(found).items()
+    assert kind == (Check.DELIVERIES, what)
+    assert named.startswith("consumer trainer: ")
+    assert count > 5
 
 
 def test_the_first_ids_of_a_kind_are_named_and_all_are_counted(worked: Engine) -> None:

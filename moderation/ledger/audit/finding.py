@@ -48,12 +48,14 @@ class Allowance:
 
     until: when no slice is to begin any more, by the monotonic clock; one that has begun ends soon after, or is cut off.
     rows: how many it reads, about. heavy: how many one count may read. ids: how many of a kind are named.
+    checkpoint: whether places that were found whole may be noted as such, so that the next time begins there.
     """
 
     until: float
     rows: int = 5000
     heavy: int = 2**62
     ids: int = 20
+    checkpoint: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -105,14 +107,19 @@ class Findings:
 @contextmanager
 def snapshot(engine: Engine, allowance: Allowance) -> Iterator[Connection]:
     """Statements that see one state of the ledger. Raises OutOfTime where one takes longer than is allowed."""
+    with (
+        cut_off(),
+        transaction(engine, patience_s=allowance.check(), isolation="REPEATABLE READ") as connection,
+    ):
+        yield connection
+
+
+@contextmanager
+def cut_off() -> Iterator[None]:
+    """Turns a statement that was cut off at its limit into OutOfTime; Postgres is there."""
     try:
-        with transaction(engine, patience_s=allowance.check(), isolation="REPEATABLE READ") as connection:
-            yield connection
+        yield
     except LedgerUnavailable as exc:
-        if _timed_out(exc):
+        if getattr(getattr(exc.__cause__, "orig", None), "sqlstate", None) == _TIMED_OUT:
             raise OutOfTime from exc
         raise
-
-
-def _timed_out(exc: LedgerUnavailable) -> bool:
-    return getattr(getattr(exc.__cause__, "orig", None), "sqlstate", None) == _TIMED_OUT

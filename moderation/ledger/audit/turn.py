@@ -72,7 +72,9 @@ def take_turn(engine: Engine, settings: AuditSettings) -> list[Finding] | None:
         return None
     findings = Findings(ids=settings.ids)
     until = time.monotonic() + settings.turn_s
-    allowance = Allowance(until, rows=settings.rows, heavy=settings.heavy_rows, ids=settings.ids)
+    allowance = Allowance(
+        until, rows=settings.rows, heavy=settings.heavy_rows, ids=settings.ids, checkpoint=True
+    )
     going = parts
     while going and not allowance.is_over:
         for part in going:
