@@ -90,6 +90,20 @@ class RetentionSettings(BaseSettings):
     pause_s: float = Field(0.02, ge=0)  # between pages, so that who waits for the disk gets a turn
 
 
+class AuditSettings(BaseSettings):
+    """How much of the ledger is reconciled with itself each minute, by one of the workers."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_AUDIT_", frozen=True, extra="ignore")
+
+    every_s: float = Field(60, gt=0)
+    turn_s: float = Field(2, gt=0)  # of one connection and one core, at most, and what the last slice takes
+    rows: int = Field(2000, gt=1)  # of a slice: some tenths of a second
+    heavy_rows: int = Field(
+        200_000, gt=0
+    )  # a batch of more is left to `vetline audit`: one count reads it all
+    ids: int = Field(20, gt=0)  # named of each kind of breach
+
+
 class LogSettings(BaseSettings):
     """What is logged, and as what."""
 

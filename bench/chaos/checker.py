@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, text
 
 from bench.chaos.history import read_history
+from moderation.ledger.audit.run import audit
 
 
 class Outcome(BaseModel):
@@ -24,6 +25,7 @@ class Outcome(BaseModel):
     charged_again: int  # assessments charged more than one attempt
     given_back: int
     set_aside: int
+    breaches: list[str]  # that the audit found at the end; each kind with its first ids
     faults: dict[str, int]
     exits_of_their_own: dict[
         str, int
@@ -73,6 +75,7 @@ def check(history: Path, engine: Engine) -> Outcome:
         charged_again=sum(row.charged > 1 for row in rows.values()),
         given_back=sum(row["outcome"] == "given_back" for row in attempts),
         set_aside=failed.count("poison"),
+        breaches=[f"{one.check}: {one.what}: {one.count} {one.ids}" for one in audit(engine).findings],
         faults={fault: sum(event["event"] == fault for event in events) for fault in _FAULTS},
         exits_of_their_own=_exits(events),
         gone_s_max=max((event["took_s"] for event in events if event["event"] == "gone"), default=None),

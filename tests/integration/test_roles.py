@@ -27,6 +27,9 @@ from moderation.ledger import (
     webhooks,
 )
 from moderation.ledger.activity import workers
+from moderation.ledger.audit.finding import Finding
+from moderation.ledger.audit.run import audit
+from moderation.ledger.audit.turn import take_turn
 from moderation.ledger.claim import beat
 from moderation.ledger.crew import sign_off, sign_on
 from moderation.ledger.ending import fail
@@ -41,6 +44,7 @@ from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.ledger.verification import Kind, go_back, verify_all, verify_places
 from moderation.services.postgres import LocalPostgres
+from moderation.settings import AuditSettings
 from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.logins import login_url, run
 
@@ -50,6 +54,10 @@ Verb = Callable[[Engine, Engine], Any]  # under the role; and as the owner, for 
 _PRODUCER, _WORKER, _CONSUMER = "vetline_producer", "vetline_worker", "vetline_consumer"
 _WATCHER, _SCALER = "vetline_watcher", "vetline_scaler"
 _ENDPOINT = {"secret": "whsec_x", "wanted": EVERYTHING, "start": START}
+
+
+def _found_nothing(findings: list[Finding]) -> None:
+    assert findings == []
 
 
 def _fold(engine: Engine) -> None:
@@ -125,6 +133,8 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "fail": (lambda e, o: fail(e, claimed(o), NotFound("404"), worker="w1", timings_ms={}), {_WORKER}),
     "sweep": (lambda e, o: _expire(e), {_WORKER}),
     "relay": (lambda e, o: ring_due(e, lambda due: None, urgent=5, others=5), {_WORKER}),
+    "audit": (lambda e, o: _found_nothing(audit(e).findings), {_WORKER, _WATCHER}),
+    "take a turn at the audit": (lambda e, o: take_turn(e, AuditSettings(every_s=1e-6)), {_WORKER}),
     "fold": (lambda e, o: _fold(e), {_WORKER}),
     "send": (_send, {_WORKER}),
     "consume": (lambda e, o: _consume(e), {_CONSUMER}),
