@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from moderation.ledger.engine import open_ledger
@@ -22,7 +23,6 @@ from moderation.services.postgres import LocalPostgres, _binaries
 _PAGE_BYTES = 8192
 _SEGMENT_BYTES = 32 * _PAGE_BYTES
 _SEGMENT_IDS = _SEGMENT_BYTES * 4
-_FREEZE_MAX_AGE = 200_000_000  # Postgres' default: beyond it autovacuum works through every table at once
 _FIRST_NORMAL = 3  # of the lower 32 bits; Postgres skips those before
 
 
@@ -43,6 +43,7 @@ def cluster_at(template: Path, folder: Path, next_id: int) -> Iterator[LocalPost
     subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
     _reset(folder, next_id)
     with LocalPostgres.start(folder, fsync=False) as server:
+        _freeze(server)
         yield server
 
 
@@ -52,6 +53,7 @@ def go_on_at(server: LocalPostgres, folder: Path, next_id: int) -> None:
     server.stop()
     _reset(folder, next_id)
     server.restart()
+    _freeze(server)
 
 
 def next_id(server: LocalPostgres) -> int:
@@ -63,11 +65,17 @@ def next_id(server: LocalPostgres) -> int:
 
 
 def _freeze(server: LocalPostgres) -> None:
-    """Rows of earlier transactions are marked as visible to all, so that nobody looks for how those ended."""
+    """Mark the rows of earlier transactions as visible to all, so that nobody looks for how those ended.
+
+    Behind a reset it finds nothing left to mark, and has the catalogs say that each table is as young as the next id.
+    """
     with _connection(server, "postgres") as connection:
-        connection.execute("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
-        names = [name for (name,) in connection.execute("SELECT datname FROM pg_database")]
-    for name in names:
+        rows = connection.execute("SELECT datname, datallowconn FROM pg_database").fetchall()
+        for name in (name for name, open_ in rows if not open_):
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name))
+            )
+    for name, _ in rows:
         with _connection(server, name) as connection:
             connection.execute("VACUUM (FREEZE)")
 
@@ -85,11 +93,7 @@ def _reset(folder: Path, next_id: int) -> None:
     account.own(segment)
     with segment.open("r+b") as file:
         file.truncate(_SEGMENT_BYTES)  # what is added is zeros: transactions that never ended
-    if next_id > _FREEZE_MAX_AGE:
-        # The catalogs still say how old the tables are by the ids of before.
-        with (data / "postgresql.auto.conf").open("a") as file:
-            file.write("autovacuum = off\n")
-    # -u: no row is older, so Postgres sees no wrap-around near.
+    # No row is older than this oldest id, so Postgres sees no wrap-around near.
     command = [str(binaries / "pg_resetwal"), f"--pgdata={data}", f"--next-transaction-id={low}",
                f"--epoch={epoch}", f"--oldest-transaction-id={low}"]  # fmt: skip
     as_whom = account.spawn_as
