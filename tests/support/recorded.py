@@ -5,12 +5,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-_POLICY = text("SELECT id FROM policy_revision WHERE policy = 'llavaguard-default' ORDER BY revision LIMIT 1")
+_POLICY = text("SELECT id FROM policy_revision WHERE policy = :policy ORDER BY revision LIMIT 1")
 
 _RECORD = text("""
     WITH new AS (
         INSERT INTO assessment (id, uri, policy, policy_revision_id, priority, batch, key, state, attempt, ended_at)
-        SELECT gen_random_uuid(), 'https://images.test/' || n || '.jpg', 'llavaguard-default', :policy, 1, :batch,
+        SELECT gen_random_uuid(), 'https://images.test/' || n || '.jpg', :policy_id, :policy, 1, :batch,
                CAST(:prefix AS text) || n, 'done', 1, now()
         FROM generate_series(CAST(:first AS integer), :first + :count - 1) AS n
         RETURNING id, policy_revision_id, key
@@ -33,10 +33,12 @@ def record(
     rating: str = "Safe",
     prefix: str = "k",
     batch: str | None = None,
+    policy: str = "llavaguard-default",
 ) -> Sequence[UUID]:
     """So many verdicts in one statement, in the order of their numbers; the keys are prefix and number."""
     values = {
-        "policy": connection.execute(_POLICY).scalar_one(),
+        "policy": connection.execute(_POLICY, {"policy": policy}).scalar_one(),
+        "policy_id": policy,
         "category": "O2: Violence, Harm, or Cruelty" if rating == "Unsafe" else "NA: None applying",
         "count": count,
         "first": first,
