@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -11,9 +10,10 @@ from moderation.assessment import Priority, State
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
 from moderation.ledger.watch import Watch
+from moderation.log import get_logger
 from moderation.metrics import Described, describe
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _L = "ledger"
 
