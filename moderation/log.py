@@ -27,7 +27,7 @@ class Logger:
 
             if _when_used:
                 configure_logging()
-            self._logger = structlog.get_logger(self._name)
+            self._logger = structlog.get_logger(self._name)  # noqa: TID251 - this is what the others use
         return getattr(self._logger, method)
 
 
