@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -12,9 +11,10 @@ from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
 from moderation.ledger.audit.turn import standing
 from moderation.ledger.watch import Watch
+from moderation.log import get_logger
 from moderation.metrics import Described, describe
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _L = "ledger"
 

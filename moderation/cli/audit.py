@@ -35,7 +35,9 @@ def audit(
     ids: Annotated[int, typer.Option(min=1, help="How many ids to name of each kind of breach.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Reconcile the ledger with itself; changes nothing. Exits 1 where it contradicts itself.
+    """Reconcile the ledger with itself.
+
+    Changes nothing. Exits 1 where the ledger contradicts itself.
 
     Verdicts against the feed, states against verdicts and leases, attempts against charges, counts against rows,
     places of consumers and webhooks against verdicts. Tells how much was covered in the time.

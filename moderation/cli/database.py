@@ -13,7 +13,7 @@ from moderation.ledger.policies import seed_builtin
 from moderation.services.desk import resolve
 
 commands = typer.Typer()
-_db = typer.Typer(help="The database's tables.", no_args_is_help=True)
+_db = typer.Typer(help="Create, migrate and show the database's tables.", no_args_is_help=True)
 commands.add_typer(_db, name="db")
 
 
@@ -26,7 +26,10 @@ def upgrade(
         ),
     ] = False,
 ) -> None:
-    """Create or migrate the tables, and add the built-in policies that are missing. Safe to repeat."""
+    """Create or migrate the tables, and add built-in policies.
+
+    Safe to repeat.
+    """
     with resolve(need_redis=False) as services:
         engine = open_ledger(services.database_url)
         before = migrate.current(engine)
@@ -43,7 +46,7 @@ def upgrade(
 
 @_db.command()
 def current() -> None:
-    """Show the database's revision and the one that this release expects."""
+    """Show the database's revision and this release's."""
     with resolve(need_redis=False) as services:
         engine = open_ledger(services.database_url)
         typer.echo(f"{migrate.current(engine)} (this release: {migrate.head()})")

@@ -20,7 +20,7 @@ from moderation.ledger.verification import Kind
 from moderation.services.desk import resolve
 
 commands = typer.Typer()
-_consumer = typer.Typer(help="Named consumers of the feed and their places.", no_args_is_help=True)
+_consumer = typer.Typer(help="List, move and remove named consumers of the feed.", no_args_is_help=True)
 commands.add_typer(_consumer, name="consumer")
 
 After = Annotated[str | None, typer.Option(help="Begin behind this cursor, or `now`; else at the first.")]
@@ -51,9 +51,10 @@ def feed(
         bool, typer.Option("--json", help="A JSON object a line, which it is anyway.")
     ] = False,
 ) -> None:
-    """Verdicts in order, a JSON object a line. With --consumer each comes at least once, across restarts.
+    """Print verdicts in order, a JSON object a line.
 
-    A batch is acknowledged once its lines were written. Each line holds the cursor behind it.
+    With --consumer each comes at least once, across restarts. A batch is acknowledged once its lines were written.
+    Each line holds the cursor behind it.
     """
     with resolve(need_redis=False) as services:
         engine = open_ledger(services.database_url)
@@ -82,7 +83,7 @@ def feed(
 
 @_consumer.command("list")
 def list_(as_json: Json = False) -> None:
-    """Every consumer: what it reads, how far it is behind, who reads under its name."""
+    """List consumers: what each reads and how far behind it is."""
     with opened_ledger() as engine:
         rows = consumers.consumers(engine)
     if as_json:
@@ -95,7 +96,10 @@ def list_(as_json: Json = False) -> None:
 def move(
     name: Name, after: Annotated[str, typer.Option(help="A cursor, `start` or `now`.")], as_json: Json = False
 ) -> None:
-    """Set a consumer's place, back or forth. What lies between comes again, or never comes."""
+    """Set a consumer's place, back or forth.
+
+    What lies between comes again, or never comes.
+    """
     with opened_ledger() as engine:
         consumers.move(engine, name, place_named(engine, after))
     if as_json:

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from moderation.cursor import START, Cursor
 from moderation.errors import BadSetting, ConsumerTaken, InvalidConsumer, InvalidCursor, LedgerUnavailable
 from moderation.feed.settings import FeedSettings
@@ -18,10 +16,11 @@ from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import Filter, check_place, end, read
 from moderation.ledger.wake import Ear
+from moderation.log import get_logger
 from moderation.published import Published
 from moderation.settings import LedgerSettings, ServiceSettings
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 NOW = "now"  # for `after`: behind everything that is there
 _NAME_LENGTH = 200
