@@ -110,7 +110,9 @@ def move(
 
 @_consumer.command("verify")
 def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
-    """Compare what was given out with what exists, since it was last found whole.
+    """Compare what was given out with what exists.
+
+    Counts since the place was last found whole.
 
     Where fewer were given out, the place is set back, and all since then comes
     again; exit 1. Stop readers of release 0.1.0 first: they do not count.

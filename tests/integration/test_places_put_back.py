@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 from typer.testing import CliRunner
 
-from moderation.cli.main import gather
+from moderation.cli.main import command_line
 from moderation.feed import Feed
 from moderation.ledger import consumers, migrate
 from moderation.ledger.engine import open_ledger
@@ -71,7 +71,7 @@ def read(engine: Engine, name: str, **filters: Any) -> list[str]:
 
 def vetline(*words: str) -> str:
     """What it prints, on both streams."""
-    done = CliRunner().invoke(gather(), words)
+    done = CliRunner().invoke(command_line(), words)
     assert done.exit_code == 0, done.output
     return " ".join(done.output.split())
 

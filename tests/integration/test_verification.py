@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from moderation.cli.main import gather
+from moderation.cli.main import command_line
 from moderation.cursor import START, Cursor
 from moderation.errors import (
     BadSetting,
@@ -321,7 +321,7 @@ def test_a_place_goes_back_and_never_forward(ledger: Engine, url: str) -> None:
 
 
 def vetline(*words: str, code: int = 0) -> str:
-    done = CliRunner().invoke(gather(), words)
+    done = CliRunner().invoke(command_line(), words)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     assert done.exit_code == code, done.output
