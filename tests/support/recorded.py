@@ -1,4 +1,4 @@
-"""Verdicts by the hundred, as workers record them, without the work: rows of both tables in one statement."""
+"""Verdicts by the hundred, as workers record them, without the work: rows of all three tables in one statement."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -9,11 +9,14 @@ _POLICY = text("SELECT id FROM policy_revision WHERE policy = :policy ORDER BY r
 
 _RECORD = text("""
     WITH new AS (
-        INSERT INTO assessment (id, uri, policy, policy_revision_id, priority, batch, key, state, attempt, ended_at)
+        INSERT INTO assessment (id, uri, policy, policy_revision_id, priority, batch, key, state, attempt, charged,
+                                ended_at)
         SELECT gen_random_uuid(), 'https://images.test/' || n || '.jpg', :policy_id, :policy, 1, :batch,
-               CAST(:prefix AS text) || n, 'done', 1, now()
+               CAST(:prefix AS text) || n, 'done', 1, 1, now()
         FROM generate_series(CAST(:first AS integer), :first + :count - 1) AS n
         RETURNING id, policy_revision_id, key
+    ), attempts AS (
+        INSERT INTO attempt (assessment_id, attempt, outcome, worker) SELECT id, 1, 'done', 'w1' FROM new
     )
     INSERT INTO verdict (assessment_id, attempt, policy_revision_id, rating, category, rationale, rationale_truncated,
         needs_review, rung, judge, model, runtime, runtime_version, bytes_sha256, pixels_sha256, media_type, width,

@@ -162,7 +162,9 @@ def failed(name: Name, limit: int = 100, as_json: Json = False) -> None:
 
 @_webhook.command("verify")
 def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
-    """Compare what was delivered or set aside with what exists, since it was last found whole.
+    """Compare what was given out with what exists.
+
+    Given out: delivered or set aside, since the place was last found whole.
 
     Where it is fewer, the place is set back, and all since then is sent again,
     under the same ids; exit 1. Stop workers of release 0.1.0 first.
