@@ -8,7 +8,9 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, text
 
 from bench.chaos.history import read_history
+from bench.followers import agree, compared
 from moderation.ledger.audit.run import audit
+from tests.support.given_out import Comparison
 
 
 class Outcome(BaseModel):
@@ -34,13 +36,18 @@ class Outcome(BaseModel):
     again_s_p50: float | None  # from a worker's death to its items running again
     again_s_p99: float | None
     again_s_max: float | None
+    given_out: dict[str, Comparison]  # what feed, consumer and webhook were given, against the table
+
+    @property
+    def given_out_agrees(self) -> bool:
+        return agree(self.given_out)
 
 
 _FAULTS = ("kill", "term", "freeze", "flush", "redis_kill", "postgres_stop")
 
 
-def check(history: Path, engine: Engine) -> Outcome:
-    """Hold the history against the database."""
+def check(history: Path, engine: Engine, given: dict[str, list[str]]) -> Outcome:
+    """Hold the history against the database. given: the ids that each reader got, in its order."""
     events = list(read_history(history))
     accepted = {event["id"] for event in events if event["event"] == "accepted"}
     with engine.connect() as connection:
@@ -82,6 +89,7 @@ def check(history: Path, engine: Engine) -> Outcome:
         again_s_p50=_quantile(again_s, 0.50),
         again_s_p99=_quantile(again_s, 0.99),
         again_s_max=max(again_s, default=None),
+        given_out=compared(engine, given),
     )
 
 

@@ -110,7 +110,8 @@ class Feed:
         if self._name is not None:
             if self._reader is None:
                 raise ConsumerTaken(f"nothing was read as {self._name}")
-            place = max(place, self._acknowledged or place)  # an older place renews the lease, and moves nothing back
+            # An older place renews the lease, and moves nothing back.
+            place = max(place, self._acknowledged or place)
             count = bisect.bisect_right(self._out, place)
             try:
                 consumers.acknowledge(self._engine, self._reader, place, given=self._count + count)

@@ -51,7 +51,9 @@ def write_across(url: str, *, transactions: int = 40, seed: int = 1) -> None:
             begun += 1
         connection = chance.choice(still_open)
         if chance.random() < 0.6:
-            record(connection, count := chance.randint(1, 3), first=written, **_kind(chance))
+            record(
+                connection, count := chance.randint(1, 3), first=written, prefix=f"s{seed}-", **_kind(chance)
+            )
             written += count
         elif len(still_open) == OPEN_AT_ONCE or begun == transactions:
             still_open.remove(connection)
