@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from moderation.cursor import Cursor
 from moderation.errors import InvalidCursor
 from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, snapshot
-from moderation.ledger.feed import EVERYTHING, Filter, Page, read
+from moderation.ledger.feed import EVERYTHING, Filter, Page, end, read
 
 _PAGE = 500
 # Of the filters in use, a sample: two that one verdict of the slice passes, a few pages with each.
@@ -98,6 +98,7 @@ def _compare(
     pages: int | None = None,
 ) -> None:
     """Read on from each that was not come to yet, until all were. expected: by place. pages: at most so many."""
+    settled = end(engine)  # all below can be read from now on
     next_ = empty = 0
     at: Cursor | None = None
     while next_ < len(expected) and pages != 0:
@@ -115,9 +116,9 @@ def _compare(
             upto += 1
         _compare_page(page, at, expected[next_:upto], wanted, findings)
         empty = 0 if upto > next_ else empty + 1
-        if page.done:  # what is left waits for an open transaction, or is of an epoch that there is not
+        if page.done or page.upto <= at:  # what is left waits for an open transaction, or should have come
             for row in expected[upto:]:
-                if row.place.epoch > page.upto.epoch:
+                if row.place < settled or row.place.epoch > settled.epoch:
                     findings.note(Check.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
             return
         next_, at = upto, page.upto

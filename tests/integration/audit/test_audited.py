@@ -47,14 +47,17 @@ def test_a_ledger_at_work_shows_no_breach(ledger: Engine) -> None:
         thread.start()
     try:
         wait_for(lambda: len(feed.read(ledger, START, limit=50).verdicts) == 50, what="verdicts")
-        for rows in (5, 50, 500, 5, 50, 500):
-            assert audit(ledger, rows=rows).findings == []
+        for rows in (20, 500, 50, 1000):
+            report = audit(ledger, rows=rows, limit_s=8)
+            assert report.findings == []
+            assert report.parts[0].rows > 50
     finally:
         stopped.set()
         for thread in threads:
             thread.join()
     assert failures == []
-    assert audit(ledger).complete
+    report = audit(ledger)
+    assert (report.findings, report.complete) == ([], True)
 
 
 def _toil(engine: Engine, number: int, stopped: threading.Event, failures: list[BaseException]) -> None:

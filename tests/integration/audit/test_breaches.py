@@ -212,25 +212,30 @@ def boundary(own_postgres: LocalPostgres) -> Iterator[Engine]:
     engine.dispose()
 
 
-# Faults of a reader, put into its statements: the first is that of release 0.1.0, which ordered ids as texts.
-FAULTS = {
-    "a verdict that the feed leaves out": ("_WINDOW", "ORDER BY w.xid DESC", "ORDER BY w.xid::text DESC"),
-    "a verdict that the feed gives out of order, or twice": (
-        "_READ", "ORDER BY f.xid, f.seq", "ORDER BY f.xid DESC, f.seq"
+# Faults of a reader, put into its statements: the first is that of release 0.1.0, which ordered ids as texts; the second
+# reader says that it is done though it is not.
+FAULTS = [
+    ("a verdict that the feed leaves out", "_WINDOW", "ORDER BY w.xid DESC", "ORDER BY w.xid::text DESC"),
+    ("a verdict that the feed leaves out", "_WINDOW", "v.seq LIMIT :look_at", "v.seq LIMIT 0 * :look_at"),
+    (
+        "a verdict that the feed gives out of order, or twice",
+        "_READ",
+        "BY f.xid, f.seq",
+        "BY f.xid DESC, f.seq",
     ),
-    "a verdict that the feed gives out at another place": ("_READ", "f.seq, ", "f.seq - 1 AS seq, "),
-}  # fmt: skip
+    ("a verdict that the feed gives out at another place", "_READ", "f.seq, ", "f.seq - 1 AS seq, "),
+]
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_reader_at_fault_is_found(boundary: Engine, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize(("what", "statement", "right", "wrong"), FAULTS)
+def test_a_reader_at_fault_is_found(
+    boundary: Engine, monkeypatch: pytest.MonkeyPatch, what: str, statement: str, right: str, wrong: str
+) -> None:
     assert audit(boundary).findings == []
-    statement, right, wrong = FAULTS[what]
-    standing_ = getattr(feed, statement).text
-    assert right in standing_
-    monkeypatch.setattr(feed, statement, text(standing_.replace(right, wrong, 1)))
-    found = kinds(audit(boundary))
-    assert found[Check.FEED, what]
+    sound = getattr(feed, statement).text
+    assert right in sound
+    monkeypatch.setattr(feed, statement, text(sound.replace(right, wrong, 1)))
+    assert kinds(audit(boundary))[Check.FEED, what]
 
 
 def test_a_filter_that_leaves_out_is_found(worked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
