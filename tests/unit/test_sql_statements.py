@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from moderation.ledger import consumer_tables, ending, export, failures, retention, roles, tables
-from moderation.ledger.failures import Group
+from moderation.ledger import consumer_tables, export, failures, outcomes, retention, roles, tables
+from moderation.ledger.failures import FailureGroup
 from tests.support.sql_order import Columns, complaints
 from tests.support.sql_statements import (
     migration_statements,
@@ -26,11 +26,11 @@ _ALLOWED = {
     # A digest is drawn by lot, and a text is what it is made of.
     "moderation.ledger.reassess._SAMPLE": "ORDER BY of a cast to text",
 }
-_GROUPINGS = [list(Group), *([one] for one in Group)]
+_GROUPINGS = [list(FailureGroup), *([one] for one in FailureGroup)]
 
 # Each statement that is put together in a function, by an example of it.
 _BUILT: dict[str, Callable[[], Iterable[str]]] = {
-    "moderation.ledger.ending._ended": lambda: [str(ending._FAIL), str(ending._CRASHED)],
+    "moderation.ledger.outcomes._ended": lambda: [str(outcomes._FAIL), str(outcomes._CRASHED)],
     "moderation.ledger.engine.transaction": lambda: ["SET LOCAL statement_timeout = 1000"],
     "moderation.ledger.export.verdict_pages": lambda: [_exported(export._VERDICTS + " LIMIT :limit")],
     "moderation.ledger.export._counted": lambda: [

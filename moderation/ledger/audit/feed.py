@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.errors import InvalidCursor
-from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
 from moderation.ledger.feed import EVERYTHING, Filter, Page, end, read
 
 _PAGE = 500
@@ -108,7 +108,7 @@ def _compare(
         try:
             page = read(engine, at, wanted, limit=_PAGE)
         except InvalidCursor:  # a place that the feed has not come to, though a verdict stands there
-            findings.note(Check.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
+            findings.note(AuditCheck.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
             next_, at = next_ + 1, None
             continue
         upto = next_
@@ -119,7 +119,7 @@ def _compare(
         if page.done or page.upto <= at:  # what is left waits for an open transaction, or should have come
             for row in expected[upto:]:
                 if row.place < settled or row.place.epoch > settled.epoch:
-                    findings.note(Check.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
+                    findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
             return
         next_, at = upto, page.upto
         pages = None if pages is None else pages - 1
@@ -133,13 +133,13 @@ def _compare_page(
     asked = _asked(wanted)
     for row in expected:
         if row.id not in given:
-            findings.note(Check.FEED, _MISSED, f"{row.id}{asked}")
+            findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{asked}")
         elif given[row.id] != row.place:
-            findings.note(Check.FEED, _MISPLACED, f"{row.id}{asked}")
+            findings.note(AuditCheck.FEED, _MISPLACED, f"{row.id}{asked}")
     last = after
     for one in page.verdicts:
         if not last < one.cursor <= page.upto:
-            findings.note(Check.FEED, _DISORDERED, f"{one.assessment_id}{asked}")
+            findings.note(AuditCheck.FEED, _DISORDERED, f"{one.assessment_id}{asked}")
         last = one.cursor
 
 
