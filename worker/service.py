@@ -33,6 +33,7 @@ from worker.processing.assess import LazyImage, assess
 from worker.processing.components import make_components
 from worker.processing.fan_out import FanOut
 from worker.processing.isolated_run import IsolatedRun
+from worker.processing.plain_submission import PlainSubmissions
 from worker.processing.processor import Processor
 from worker.processing.step_timer import StepTimer
 from worker.registration import Registration
@@ -90,6 +91,7 @@ class WorkerService:
             bundle=queue.bundle,
             fan_out=self._fan_out,
         )
+        self.plain_submissions = PlainSubmissions(self._engine, self.intake_gate)
         self.webhook_dispatcher = WebhookDispatcher(
             self._engine, ring_webhook, WebhookSettings(), worker=settings.node
         )
@@ -160,6 +162,7 @@ class WorkerService:
         self._closing.set()
         self.conditions.wait_for(DRAINING, "told to stop: finishes what is in hand and takes nothing more")
         self.processor.close()
+        self.plain_submissions.close()
         self.webhook_dispatcher.close()
         self.intake_gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)

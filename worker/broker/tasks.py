@@ -10,7 +10,7 @@ from moderation.errors import InvalidSubmission
 from moderation.webhook import TASK as DELIVER
 from worker.broker.bootsteps import ServiceHolder
 from worker.events import task_progress
-from worker.processing.processor import Processor
+from worker.processing.plain_submission import PlainSubmissions
 
 
 class NotJudged(Exception):
@@ -36,7 +36,7 @@ def register(app: Celery, holder: ServiceHolder) -> None:
         """
         assert holder.service is not None, "tasks run while the worker does"
         service, task_id = holder.service, str(task.request.id)
-        row = _row(id) if id is not None else _admitted(service.processor, uri, policy, task_id)
+        row = _row(id) if id is not None else _admitted(service.plain_submissions, uri, policy, task_id)
         more = [_row(other) for other in task.request.get(MORE) or ()]
         with task_progress.task(task_id):
             return _shown(row, service.work(row, *more))
@@ -66,8 +66,8 @@ def _row(id_: str) -> UUID:
         raise InvalidSubmission("the message's id is not a UUID") from None
 
 
-def _admitted(processor: Processor, uri: str | None, policy: str | None, task_id: str) -> UUID:
+def _admitted(submissions: PlainSubmissions, uri: str | None, policy: str | None, task_id: str) -> UUID:
     """A plain Celery client sent an image: its task id is the key, so a message that comes twice is one row."""
     if not uri or not policy:
         raise InvalidSubmission("a message without an id brings a uri and a policy")
-    return processor.admit(uri, policy, key=f"celery:{task_id}")
+    return submissions.admit(uri, policy, key=f"celery:{task_id}")

@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
 from moderation import faults, metrics, tracing
-from moderation.assessment import Claim, Submission
+from moderation.assessment import Claim
 from moderation.errors import (
     BrokerUnavailable,
     Defect,
@@ -27,9 +27,8 @@ from moderation.errors import (
     VetlineError,
 )
 from moderation.ledger.outcomes import WriteResult, fail, give_back, give_back_crashed, try_later
-from moderation.ledger.policies import load_revision, pin
+from moderation.ledger.policies import load_revision
 from moderation.ledger.record import Judged, record_all
-from moderation.ledger.submit import new_id, submit
 from moderation.policy import PolicyRevision
 from moderation.redaction import redact_text
 from moderation.settings import LeaseSettings
@@ -114,24 +113,6 @@ class Processor:
         self.on_taken: Callable[[UUID], object] = lambda _: None
         self.taken_at = time.monotonic()  # when a message last came in; the watch on progress reads it
         self._policy = lru_cache(maxsize=512)(lambda revision_id: load_revision(engine, revision_id))
-
-    def admit(self, uri: str, policy: str, key: str) -> UUID:
-        """The row for a message that brought its own URI and policy: made once for each key.
-
-        Such a message is the only record there is, so it waits here for a ledger that is away.
-        Raises Misuse for a policy or URI that cannot be accepted.
-        """
-        submission = Submission(uri=uri, policy=policy, key=key)
-        while True:
-            try:
-                pinned = pin(self._engine, [policy])
-                tickets = submit(self._engine, [submission], pinned, [new_id()], rung=True)
-                metrics.count_tickets(tickets)
-                return tickets[0].id
-            except LedgerUnavailable as exc:
-                self._intake_gate.shut(exc)
-                if self._closing.wait(_WRITE_AGAIN_S):
-                    raise
 
     def work(self, *ids: UUID) -> str:
         """Claim these rows and their siblings, if due; assess and end each. Says in a word each what came of them:
