@@ -1,5 +1,6 @@
 """The Celery tasks. Each decodes its message and hands it to the processor or to the webhook senders."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from celery import Celery, Task
@@ -10,11 +11,8 @@ from moderation.errors import InvalidSubmission
 from moderation.webhook import TASK as DELIVER
 from worker.broker.bootsteps import ServiceHolder
 from worker.events import task_progress
+from worker.events.outcome import NotJudged, Outcome, in_words, judged, not_judged
 from worker.processing.plain_submission import PlainSubmissions
-
-
-class NotJudged(Exception):
-    """Says to Celery, and so to Flower, that an item failed or waits. The ledger knows already."""
 
 
 def register(app: Celery, holder: ServiceHolder) -> None:
@@ -48,15 +46,13 @@ def register(app: Celery, holder: ServiceHolder) -> None:
         return {"webhook": webhook, "outcome": holder.service.webhook_dispatcher.accept(_row(webhook))}
 
 
-def _shown(row: UUID, outcomes: str) -> dict[str, str]:
+def _shown(row: UUID, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """As a Celery task ends: siblings with one that failed have failed, though the others have their verdicts."""
-    told = f"{outcomes} ({row})"
-    ends = {word.partition(":")[0] for word in outcomes.split() if ":" in word}
-    if "failed" in ends:
-        raise NotJudged(told)
-    if ends:
-        raise Retry(outcomes, exc=NotJudged(told))
-    return {"assessment": str(row), "outcome": outcomes}
+    if any(outcome.is_failed for outcome in outcomes):
+        raise not_judged(row, outcomes)
+    if any(outcome.is_retried for outcome in outcomes):
+        raise Retry(in_words(outcomes), exc=not_judged(row, outcomes))
+    return judged(row, outcomes)
 
 
 def _row(id_: str) -> UUID:
