@@ -60,7 +60,8 @@ class UpgradeOutcome(BaseModel):
     """What came of an upgrade. counted: lost, doubled, breaches and what each reader was given, as chaos counts it."""
 
     tables: str  # the revisions before and after, as `vetline db upgrade` says them
-    migrated_s: float
+    migrated_s: float  # the whole command
+    migrated_again_s: float  # the same command at once again, with nothing to do
     at_migration: Moment
     at_first_swap: Moment  # every message is of the old release
     workers_gone_s: list[float]
@@ -140,9 +141,9 @@ class _Upgrade:
         enough = round(self._plan.items * self._plan.before_upgrade)
         self._wait(lambda: counts(site.engine).get("done", 0) >= enough, "the first verdicts")
         consumer.stop()  # 0.1.0 loses verdicts as it reads: its readers stop before the upgrade
-        at_migration, start = site.now(), time.monotonic()
-        said = site.new.vetline("db", "upgrade").strip().splitlines()[-1]
-        migrated_s = time.monotonic() - start
+        at_migration = site.now()
+        said, migrated_s = self._migrate()
+        _, again_s = self._migrate()
         console.print(f"{said} in {migrated_s:.1f} s, while {at_migration.states}")
         at_first_swap = site.now()
         new_workers, gone_s = [self._worker(site.new, 0)], [old_workers[0].stop()]
@@ -161,6 +162,7 @@ class _Upgrade:
         return UpgradeOutcome(
             tables=said,
             migrated_s=round(migrated_s, 2),
+            migrated_again_s=round(again_s, 2),
             at_migration=at_migration,
             at_first_swap=at_first_swap,
             workers_gone_s=[round(took, 2) for took in gone_s],
@@ -168,6 +170,12 @@ class _Upgrade:
             read_by_old_consumer=len(old_given),
             counted=self._check(producers, given),
         )
+
+    def _migrate(self) -> tuple[str, float]:
+        """What the new release's upgrade says, and how many seconds it took."""
+        start = time.monotonic()
+        said = self._site.new.vetline("db", "upgrade").strip().splitlines()[-1]
+        return said, time.monotonic() - start
 
     def _worker(self, release: Release, number: int) -> Running:
         return self._site.started(release.worker(f"{release.name}-{number}", self._site.runtime_url))
