@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.http_wire import Break, HttpAnswer, HttpListener, HttpRequest
-from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, tokenise
+from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, rating_logits, tokenise
 from tests.support.sglang_script import Asked, Do, Player, Script
 
 SYSTEM_TOKENS = 14  # of the ChatML system line, shared by all prompts of one extra_key
@@ -120,7 +120,7 @@ class ScriptedRuntime:
             return _json(self._model_info())
         if path in ("/server_info", "/get_server_info"):
             info = {"version": script.version, "random_seed": self.start_id, "sampling_backend": "pytorch"}
-            return _json({**self._model_info(), **info})
+            return _json({**self._model_info(), **info, **script.server_info})
         if path == "/v1/loads":
             return _json(self._loads())
         if path in ("/tokenize", "/v1/tokenize"):
@@ -350,6 +350,8 @@ class ScriptedRuntime:
             scale = 1.0 if script.original_logprobs or hot == 0 else hot
             wanted = list(record.body.get("token_ids_logprob") or [])
             meta |= logprobs(do, answer, wanted, temperature=scale)
+        if script.rating_logits:
+            meta["vetline_rating_logits"] = rating_logits(do, answer)
         return {"text": answer.text, "output_ids": list(answer.ids), "meta_info": meta}
 
     def _take_cached(self, record: Recorded, prompt_tokens: int) -> int:

@@ -92,6 +92,8 @@ class Script(BaseModel):
     model_path: str = "/models/LlavaGuard-v1.2-0.5B-OV"
     image_token_id: int | None = 151646
     image_tokens: int = 2929  # of one 640x480 image under anyres_max_9
+    rating_logits: bool = False  # True: it has our sampler, which notes the rating's logits unasked
+    server_info: dict[str, Any] = Field(default_factory=dict)  # more of what /server_info says
     original_logprobs: bool = True  # False: logprobs are those after temperature, SGLang's own default
     health: int = 200
     tokenize: int = 200  # HTTP status of /tokenize

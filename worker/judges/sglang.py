@@ -98,7 +98,8 @@ class SglangJudge:
             view=view.name,
             chatml=self.settings.mode.is_chatml,
             salvage=self._ladder.salvage,
-            logprobs=self.settings.p_unsafe == "generation" or self._asks_brief_with_logprobs,
+            wants_p=self.settings.p_unsafe == "generation" or self._asks_brief_with_logprobs,
+            notes_rating=identity.notes_rating,
             scaled_logprobs=identity.scaled_logprobs,
             tokens=self._tokens,
         )
