@@ -1,5 +1,7 @@
 """What the path of an image works with, shared by all threads of a process."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moderation.policy import PolicyRevision
@@ -55,14 +57,15 @@ def make_tools(settings: WorkerSettings) -> Tools:
     )
 
 
-def make_turns(settings: WorkerSettings) -> Turns:
+def make_turns(settings: WorkerSettings, *, now: Callable[[], float] = time.monotonic) -> Turns:
     """As many turns as the settings say; where they say nothing and the judge is a runtime, as many as it can use."""
     threads = settings.threads
     if not settings.finds_in_flight:
-        return Turns(Climb(start=threads, least=threads, most=threads), most_in_hand=threads)
+        return Turns(Climb(start=threads, least=threads, most=threads), most_in_hand=threads, now=now)
     most = settings.in_flight_most
     start = min(settings.in_flight_start * max(1, len(settings.sglang_url)), most)
     return Turns(
         Climb(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
         most_in_hand=threads,
+        now=now,
     )

@@ -5,6 +5,7 @@ bring. How many images are in hand follows it: those under way to a turn or from
 and a few that wait, so that none is ever free. With slow image hosts that is many more than with fast ones.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from worker.climb import Climb, Window
 
 log = structlog.get_logger()
 
-_ROUNDS = 8  # answers for each turn of the limit, before it is judged
+_ROUNDS = 1  # answers for each turn of the limit in a window; the climb asks for as many windows as it needs
 _FULL = 0.9  # of the limit in use on average; with less, a window says nothing of what more would bring
 _SHORTEST_S = 1.0
 
@@ -40,6 +41,7 @@ class Turns:
         self._now = now
         self._changed = threading.Condition()
         self._busy = self._waiting = self._in_flight = 0
+        self._expected: int | None = None
         self._measure_from(now())
 
     # --- read by metrics, probes and the consumer
@@ -69,6 +71,21 @@ class Turns:
             elsewhere = max(self._busy - self._in_flight - self._waiting, 0)
             limit = self._climb.limit
         return min(limit + max(2, limit // 8) + elsewhere, self._most_in_hand)
+
+    def expect(self, at_once: int | None) -> None:
+        """Begin at half of what the runtime says that it works on at once; nothing where it does not say, or later.
+
+        Half, because a first step up tells at once whether the whole is good: it may share its GPU, or boast.
+        """
+        with self._changed:
+            if at_once is None or not self._climb.is_untried or at_once == self._expected:
+                return
+            self._expected = at_once
+            before = self._climb.limit
+            self._climb.begin_at(math.ceil(at_once / 2))
+            log.info("in_flight_expected", limit=self._climb.limit, before=before, runtime_says=at_once)
+            self._measure_from(self._now())
+            self._changed.notify(1 + max(0, self._climb.limit - before))
 
     # --- taken by the threads
 
@@ -183,4 +200,7 @@ class Turns:
                 images_per_s=round(window.rate, 1),
                 faults=window.faults,
             )
-        self._measure_from(self._now())
+            self._measure_from(self._now())
+        else:
+            self._faults = 0
+            self._clear(self._now())

@@ -25,7 +25,7 @@ from worker.runtime.plugin.transport import SharedTiles
 log = logging.getLogger(__name__)
 
 # SGLang imports this module before it makes its sampler, and offers no later moment for it.
-rating_sampler.install()
+rating_sampler.install(PluginSettings.read())
 
 
 class LlavaQwenForCausalLM(stock.LlavaQwenForCausalLM):  # type: ignore[misc]  # SGLang ships no types
