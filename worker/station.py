@@ -72,7 +72,7 @@ class Station:
         self._trial = Trial(settings, self._tools.runtime)
         self.gate = Gate(
             lambda: ping(self._engine),
-            self._tools.judge.check,
+            self._tools.check,
             board=self.board,
             tick=partial(self.pulse.beat, "gate"),
             is_idle=lambda: not self.turns.busy,

@@ -17,6 +17,7 @@ from worker.runtime.judge import RuntimeJudge
 from worker.settings import WorkerSettings
 from worker.turns import Turns
 
+_START_IN_FLIGHT = 32  # where a runtime does not say how many it works on at once
 _LEAST_IN_FLIGHT = 4  # a runtime that cannot do four at once is not slow but broken
 
 
@@ -34,6 +35,11 @@ class Tools:
         """As Judge.judge, when a turn is free."""
         with self.turns.turn(timeout_s=2 * self.judge_timeout_s):  # whoever has a turn ends by the timeout
             return self.judge.judge(view, policy, timeout_s=self.judge_timeout_s)
+
+    def check(self) -> None:
+        """As Judge.check; then as many are asked for at first as the runtime says that it is made for."""
+        self.judge.check()
+        self.turns.expect(self.judge.runtime().at_once)
 
     @property
     def runtime(self) -> RuntimeJudge | None:
@@ -63,9 +69,10 @@ def make_turns(settings: WorkerSettings, *, now: Callable[[], float] = time.mono
     if not settings.finds_in_flight:
         return Turns(Climb(start=threads, least=threads, most=threads), most_in_hand=threads, now=now)
     most = settings.in_flight_most
-    start = min(settings.in_flight_start * max(1, len(settings.sglang_url)), most)
+    start = min((settings.in_flight_start or _START_IN_FLIGHT) * max(1, len(settings.sglang_url)), most)
     return Turns(
         Climb(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
         most_in_hand=threads,
+        may_expect=settings.in_flight_start is None,
         now=now,
     )

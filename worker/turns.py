@@ -31,17 +31,21 @@ class Turns:
         climb: Climb,
         *,
         most_in_hand: int,
+        may_expect: bool = False,
         rounds: int = _ROUNDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """most_in_hand: a bound that the number in hand never passes: threads to work on it."""
+        """most_in_hand: a bound that the number in hand never passes: threads to work on it.
+
+        may_expect: whether to begin by what the runtime says of itself.
+        """
         self._climb = climb
         self._most_in_hand = most_in_hand
         self._rounds = rounds
         self._now = now
         self._changed = threading.Condition()
         self._busy = self._waiting = self._in_flight = 0
-        self._expected: int | None = None
+        self._may_expect = may_expect
         self._measure_from(now())
 
     # --- read by metrics, probes and the consumer
@@ -78,9 +82,9 @@ class Turns:
         Half, because a first step up tells at once whether the whole is good: it may share its GPU, or boast.
         """
         with self._changed:
-            if at_once is None or not self._climb.is_untried or at_once == self._expected:
+            if at_once is None or not self._may_expect or not self._climb.is_untried:
                 return
-            self._expected = at_once
+            self._may_expect = False
             before = self._climb.limit
             self._climb.begin_at(math.ceil(at_once / 2))
             log.info("in_flight_expected", limit=self._climb.limit, before=before, runtime_says=at_once)

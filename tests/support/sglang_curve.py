@@ -45,7 +45,7 @@ class Clockwork:
 
     def __init__(self, curve: Curve, *, seed: int = 0) -> None:
         self._curve = curve
-        self._draw = random.Random(seed)  # noqa: S311 - noise, guards nothing
+        self._draw = random.Random(seed)
         self._each = 0.0  # work done so far on each that was there all along
         self._ends: list[tuple[float, int, Hashable]] = []
         self._finished: list[Hashable] = []  # but their batch is not out yet
