@@ -1,9 +1,9 @@
 """The climb: how many images a runtime should be asked about at once, found from what it answers.
 
 Pure: it is told of windows of answers and says a limit. A first search doubles the limit until that clearly loses, or the
-most is reached: too low costs throughput, too high only waits. Then it closes in on the smallest limit that is as good as
-the best, from above where a cliff was met. Later looks are gentle: a step up must gain, a step down must cost nothing, and
-each is measured until the difference stands out from the noise of the windows themselves.
+most is reached: too low costs throughput, too high only waits. Where it fell off a cliff it closes in on the edge, and
+where it was flat it halves as long as that costs nothing. Later looks are gentle: a step up must gain, a step down must
+cost nothing. Each limit is measured until the difference stands out from the noise of the windows themselves.
 Faults of the runtime bring the limit down at once, and it stays below where they came.
 """
 
@@ -19,6 +19,7 @@ _CLOSE = (
 )
 _ENOUGH, _LOOK_ENOUGH = 0.99, 0.995  # of the best rate: a smaller limit that brings so much is preferred
 _WORTH_GROWING = 1.015  # in a look; the first search goes on unless it loses
+_WORTH_TWO_STEPS = 1.02
 _LOST, _CLIFF = 0.98, 0.95  # of the rate below: a step up that loses, and one that fell off
 _PLAIN_LOSS = 0.85  # seen in a single window, and no more are spent on it
 
@@ -166,7 +167,7 @@ class Climb:
     # --- the first search
 
     def _search_on(self) -> None:
-        if self.phase is Phase.DOWN or (self.phase is Phase.UP and self._has_lost()):
+        if self.phase is Phase.DOWN or (self.phase is Phase.UP and (self._has_lost() or self._is_flat())):
             self._close_in()
             return
         self._good = self.limit
@@ -180,19 +181,21 @@ class Climb:
         here, before = self._points[self.limit], self._points[self._good]
         return here.rate / before.rate < min(_LOST, 1 - self._error(here, before))
 
+    def _is_flat(self) -> bool:
+        """Whether two steps up have brought next to nothing: one may have been hidden by noise."""
+        before = [point for limit, point in self._points.items() if limit <= self.limit / _FIRST_STEP**2]
+        return any(self._points[self.limit].rate < point.rate * _WORTH_TWO_STEPS for point in before)
+
     def _close_in(self) -> None:
-        """Try a limit between two known ones, or below all, until the smallest that is good enough is known."""
+        """Towards the edge of a cliff; then down, until the smallest power of the step that is good enough is known."""
         best = self._best()
         above = self._fallen_above(best)
         if above is not None and above > best * _CLOSE:
             self._try(round(math.sqrt(best * above)), Phase.DOWN)
             return
         found = min(limit for limit in self._points if self._is_enough(limit, best))
-        below = max((limit for limit in self._points if limit < found), default=None)
-        if below is None and found > self._least:
+        if found == min(self._points) and found > self._least:
             self._try(max(self._least, math.floor(found / _FIRST_STEP)), Phase.DOWN)
-        elif below is not None and found > below * _CLOSE:
-            self._try(round(math.sqrt(found * below)), Phase.DOWN)
         else:
             self._settle(found)
 

@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 _ROUNDS = 1  # answers for each turn of the limit in a window; the climb asks for as many windows as it needs
 _FULL = 0.9  # of the limit in use on average; with less, a window says nothing of what more would bring
-_SHORTEST_S = 1.0
+_SHORTEST_S, _FEWEST = 1.0, 32  # of a window: seconds and answers
 
 
 class Turns:
@@ -175,7 +175,7 @@ class Turns:
             self._clear(now)
         elif (
             not self._is_settling
-            and self._answered >= self._rounds * self._climb.limit
+            and self._answered >= max(self._rounds * self._climb.limit, _FEWEST)
             and now - self._window_from >= _SHORTEST_S
         ):
             if window.in_flight >= _FULL * self._climb.limit:

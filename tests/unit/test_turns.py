@@ -58,7 +58,7 @@ def test_the_limit_found_is_the_capacity_of_the_runtime(capacity: int) -> None:
     turns = turns_for(runtime)
     while turns.phase != "rest":
         runtime.answer_one(turns)
-    assert 0.96 * capacity <= turns.limit <= 1.5 * capacity + 2
+    assert 0.96 * capacity <= turns.limit <= 2.1 * capacity + 2
 
 
 def test_the_timeouts_of_a_runtime_end_with_the_limit_that_brought_them() -> None:
@@ -72,6 +72,25 @@ def test_the_timeouts_of_a_runtime_end_with_the_limit_that_brought_them() -> Non
         runtime.answer_one(turns)
     assert runtime.refused == 0
     assert turns.limit >= 24
+
+
+def test_it_begins_at_half_of_what_the_runtime_says_once_and_only_before_the_first_window() -> None:
+    runtime = Runtime(capacity=100)
+    turns = Turns(
+        Climb(start=32, least=2, most=400), most_in_hand=500, may_expect=True, now=lambda: runtime.now
+    )
+    turns.expect(None)
+    assert turns.limit == 32
+    turns.expect(256)
+    assert turns.limit == 128
+    turns.expect(64)
+    assert turns.limit == 128
+
+
+def test_where_a_start_was_set_what_the_runtime_says_is_left_aside() -> None:
+    turns = turns_for(Runtime(capacity=100), start=6)
+    turns.expect(256)
+    assert turns.limit == 6
 
 
 def test_with_little_to_do_nothing_is_concluded() -> None:
