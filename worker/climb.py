@@ -31,7 +31,10 @@ _PRECISE = 0.01  # a standard error of a difference that is small enough whateve
 
 _FAULTS, _FAULT_SHARE = 3, 0.05  # fewer than three may be one bad image, tried again
 _AFTER_FAULTS, _BELOW_FAULTS = 0.7, 0.85  # of the limit at which they came: go there, and stay below
-_REST_WINDOWS, _LONGEST_REST = 32, 512  # between two looks whether the best has moved
+_REST_WINDOWS, _LONGEST_REST = (
+    64,
+    512,
+)  # between two looks whether the best has moved; five minutes at 256 on an H100
 _CEILING_WINDOWS = 2048  # faults, or the cause of a cliff, may be gone: one to three hours at full load
 
 
