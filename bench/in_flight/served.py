@@ -24,11 +24,11 @@ from moderation.policy import builtin_policies
 from tests.support.judging import view
 from tests.support.sglang_curve import Curve
 from tests.support.sglang_server import ScriptedServer
+from worker.concurrency.limiter import ConcurrencyLimiter
 from worker.judges.settings import SglangSettings
 from worker.judges.sglang import SglangJudge
+from worker.processing.components import make_limiter
 from worker.settings import WorkerSettings
-from worker.tools import make_turns
-from worker.turns import Turns
 
 SCALE_IN_FLIGHT, SCALE_RATE = 4, 2
 FOUND_S, SETTLE_S = 60.0, 8.0
@@ -40,10 +40,10 @@ def scaled(curve: Curve) -> Curve:
 
 
 class Load:
-    """Threads that always have an image for each turn."""
+    """Threads that always have an image for each slot."""
 
-    def __init__(self, judge: SglangJudge, turns: Turns, *, threads: int) -> None:
-        self._judge, self._turns = judge, turns
+    def __init__(self, judge: SglangJudge, limiter: ConcurrencyLimiter, *, threads: int) -> None:
+        self._judge, self._limiter = judge, limiter
         self.answered_at: list[float] = []
         self.held: list[tuple[float, int]] = []
         self._over = threading.Event()
@@ -54,8 +54,8 @@ class Load:
         for thread in self._threads:
             thread.start()
         while (now := time.monotonic() - began) < seconds:
-            if not self.held or self.held[-1][1] != self._turns.limit:
-                self.held.append((round(now, 1), self._turns.limit))
+            if not self.held or self.held[-1][1] != self._limiter.limit:
+                self.held.append((round(now, 1), self._limiter.limit))
             time.sleep(0.1)
         self._over.set()
         for thread in self._threads:
@@ -69,7 +69,7 @@ class Load:
         policy = builtin_policies()[0]
         while not self._over.is_set():
             try:
-                with self._turns.turn(timeout_s=240):
+                with self._limiter.slot(timeout_s=240):
                     self._judge.judge(view(), policy, timeout_s=120)
             except VetlineError as error:
                 sys.stderr.write(f"{error}\n")
@@ -86,9 +86,9 @@ def loaded(curve: Curve, seconds: float, *, fixed: int | None, says: int | None)
         judge = SglangJudge(SglangSettings(url=server.url, prompt_as="text"))
         try:
             judge.check()
-            turns = make_turns(settings)
-            turns.expect(judge.runtime().at_once)
-            load = Load(judge, turns, threads=settings.threads)
+            limiter = make_limiter(settings)
+            limiter.expect(judge.runtime().at_once)
+            load = Load(judge, limiter, threads=settings.threads)
             load.run(seconds)
             return load
         finally:

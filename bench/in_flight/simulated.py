@@ -18,9 +18,9 @@ import structlog
 
 from bench.in_flight.shapes import MOST, SHAPES
 from tests.support.sglang_curve import Clockwork, Curve
+from worker.concurrency.limiter import ConcurrencyLimiter
+from worker.processing.components import make_limiter
 from worker.settings import WorkerSettings
-from worker.tools import make_turns
-from worker.turns import Turns
 
 TICK_S = 0.02
 FOUND_S = 60.0
@@ -39,22 +39,22 @@ class Run:
 
 
 class Simulation:
-    """A worker that always has an image for each turn."""
+    """A worker that always has an image for each slot."""
 
     def __init__(self, curve: Curve, *, seed: int, at_once: int | None) -> None:
         self.now_s = 0.0
         self._clockwork = Clockwork(curve, seed=seed)
         self._asked: dict[int, AbstractContextManager[None]] = {}
         self._count = 0
-        self.turns = _turns(self, at_once)
+        self.limiter = _limiter(self, at_once)
 
     def tick(self) -> int:
         """How many were answered."""
-        while self.turns.in_flight < self.turns.limit:
-            turn = self.turns.turn(timeout_s=1)
-            turn.__enter__()
+        while self.limiter.in_flight < self.limiter.limit:
+            slot = self.limiter.slot(timeout_s=1)
+            slot.__enter__()
             self._count += 1
-            self._asked[self._count] = turn
+            self._asked[self._count] = slot
             self._clockwork.enter(self._count)
         self.now_s += TICK_S
         done = self._clockwork.advance(TICK_S)
@@ -63,24 +63,24 @@ class Simulation:
         return len(done)
 
 
-def _turns(simulation: Simulation, at_once: int | None) -> Turns:
-    turns = make_turns(WorkerSettings(in_flight_most=MOST), now=lambda: simulation.now_s)
-    turns.expect(at_once)
-    return turns
+def _limiter(simulation: Simulation, at_once: int | None) -> ConcurrencyLimiter:
+    limiter = make_limiter(WorkerSettings(in_flight_most=MOST), now=lambda: simulation.now_s)
+    limiter.expect(at_once)
+    return limiter
 
 
 def run(curve: Curve, *, seed: int, minutes: float, at_once: int | None) -> Run:
     simulation = Simulation(curve, seed=seed, at_once=at_once)
     best = curve.best(MOST)
-    held = [(0.0, simulation.turns.limit)]
+    held = [(0.0, simulation.limiter.limit)]
     shares: deque[float] = deque()
     answered_first = 0
     while simulation.now_s < minutes * 60:
         answered = simulation.tick()
         answered_first += answered if simulation.now_s <= FOUND_S else 0
-        if simulation.turns.limit != held[-1][1]:
-            held.append((round(simulation.now_s, 1), simulation.turns.limit))
-        shares.append(curve.rate(simulation.turns.limit) / best)
+        if simulation.limiter.limit != held[-1][1]:
+            held.append((round(simulation.now_s, 1), simulation.limiter.limit))
+        shares.append(curve.rate(simulation.limiter.limit) / best)
     ticks = list(shares)
     later = ticks[int(FOUND_S / TICK_S) :]
     return Run(

@@ -22,7 +22,7 @@ class MethodChoice(StrEnum):
     TEMPERATURE = "temperature"
 
 
-class _Line(BaseModel):
+class _LabelledLine(BaseModel):
     """One labelled verdict. What else stands in the line does not matter."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,7 +39,8 @@ def calibrate(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label."
+            metavar="LABELS",
+            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label.",
         ),
     ],
     model: Annotated[str, typer.Option(help="The model that gave them, as the verdicts name it.")],
@@ -50,9 +51,10 @@ def calibrate(
         MethodChoice.PLATT
     ),
 ) -> None:
-    """Fit how P(unsafe) maps to how often it is right, from verdicts that people have labelled.
+    """Fit a calibration of P(unsafe) to people's labels.
 
-    Lines that name another model, template_mode or policy are left out.
+    It maps P(unsafe) to how often such an image is unsafe, from verdicts that people have labelled. Lines that name
+    another model, template_mode or policy are left out.
     """
     items = _read(labels, model=model, mode=mode, policy=policy)
     try:
@@ -90,9 +92,9 @@ def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
     return found
 
 
-def _line(text: str, where: str) -> _Line:
+def _line(text: str, where: str) -> _LabelledLine:
     try:
-        return _Line.model_validate(json.loads(text))
+        return _LabelledLine.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadSource(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
