@@ -20,15 +20,16 @@ from moderation.errors import (
 )
 from worker.images.decoder_process import DecoderDeathError, DecoderOverrunError, DecoderProcess
 from worker.images.formats import sniff
-from worker.images.picture import Picture, View
+from worker.images.picture import MUCH, Picture, View
 from worker.images.settings import DecodeSettings
-from worker.images.wire import Header
+from worker.images.wire import MAX_VIEWS, Header
 
 _REFUSALS: dict[str, type[UnsupportedType | Undecodable | TooManyPixels]] = {
     error.code: error for error in (UnsupportedType, Undecodable, TooManyPixels)
 }
 
 
+Mark = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -52,7 +53,9 @@ class _Decoded(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     frames: int = Field(gt=0)
-    views: Annotated[tuple[_View, ...], Field(min_length=1, max_length=256)]
+    views: Annotated[tuple[_View, ...], Field(min_length=1, max_length=MAX_VIEWS)]
+    views_differ: Annotated[float, Field(ge=0, le=255)] = 0.0
+    marks: Annotated[tuple[Mark, ...], Field(max_length=8)] = ()
 
 
 class Decoder:
@@ -179,17 +182,19 @@ def _picture(answer: Header, blobs: list[bytes], *, data: bytes, media_type: str
         height=views[0].height,
         frames=decoded.frames,
         views=views,
+        views_differ=round(decoded.views_differ, 1) if decoded.views_differ >= MUCH else None,
+        marks=decoded.marks,
     )
 
 
 def _view(view: _View, blobs: Iterator[bytes], data: bytes, media_type: str, pixels: bool) -> View:
-    shown = data if view.plain else next(blobs)
-    rgb = next(blobs) if pixels else None
+    blob = next(blobs) if pixels or not view.plain else None
+    rgb = blob if pixels else None
     if rgb is not None and len(rgb) != 3 * view.width * view.height:
         raise ValueError("too few or too many pixels")
     return View(
         name=view.name,
-        data=shown,
+        data=data if view.plain else None if pixels else blob,
         media_type=media_type if view.plain else "image/png",
         width=view.width,
         height=view.height,

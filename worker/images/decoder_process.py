@@ -137,7 +137,15 @@ def _start(settings: DecodeSettings, stdin: int) -> "subprocess.Popen[bytes]":
 
 
 def _options(settings: DecodeSettings) -> dict[str, object]:
-    limits = ("max_pixels", "max_frames", "max_total_pixels", "frames_judged")
+    limits = (
+        "max_pixels",
+        "max_frames",
+        "max_total_pixels",
+        "frames_judged",
+        "tiles",
+        "tile_ratio",
+        "tile_pixels",
+    )
     return {
         "memory_bytes": settings.memory_bytes,
         "cpu_s": settings.cpu_s,

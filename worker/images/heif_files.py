@@ -1,0 +1,64 @@
+"""AVIF and HEIF as browsers and phones show them."""
+
+from PIL import ExifTags, Image
+
+from worker.images import colours, icc, iso_media
+from worker.images.colour_space import of_code_points
+from worker.images.opened import Opened, shown_ms
+
+_SRGB_LIKE = frozenset({1, 2, 6, 13, 14, 15})  # transfers that are shown as they are stored, or are not named
+
+
+class AvifFile(Opened):
+    """Cut to its clean aperture, which libavif leaves to its callers."""
+
+    decoder = "AVIF"
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        media = iso_media.read(data)
+        self.frames = max(1, int(getattr(self.image, "n_frames", 1)))
+        durations = shown_ms(media.durations_ms)
+        self.durations_ms = durations if len(durations) == self.frames else ()
+        self.turns = (_turned(self.image),)
+        self._box = media.aperture.box(self.image.size) if media.aperture else None
+        self.colour = colours.of_profile(self.image.info.get("icc_profile"))
+        if self.colour is colours.PLAIN and media.code_points is not None:
+            self.colour = _of_code_points(*media.code_points)
+        self.marks = (self.colour.mark,) if self.colour.mark else ()
+
+    def still(self, index: int) -> Image.Image:
+        image = super().still(index)
+        return image if self._box is None else image.crop(self._box)
+
+
+class HeifFile(Opened):
+    """Its primary picture is what people see; others are a burst, or hidden."""
+
+    decoder = "HEIF"
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.frames = max(1, int(getattr(self.image, "n_frames", 1)))
+        self.always = (self.image.tell(),)
+        self.turns = (_turned(self.image),)
+        self.colour = colours.of_profile(self.image.info.get("icc_profile"))
+        self.marks = (self.colour.mark,) if self.colour.mark else ()
+
+
+def _turned(image: Image.Image) -> int:
+    """As the plugin found it: it makes an EXIF orientation of the container's own turns."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - a stranger's EXIF block makes Pillow raise nearly anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _of_code_points(primaries: int, transfer: int) -> colours.Colour:
+    if primaries in (1, 2) and transfer in _SRGB_LIKE:
+        return colours.PLAIN
+    try:
+        return colours.Colour(of_code_points(primaries, transfer), "with code points")
+    except icc.ProfileError:
+        return colours.PLAIN
