@@ -41,8 +41,10 @@ _SHOW = """async ([source, side]) => {
     image.style.height = `${Math.max(1, Math.round(height * scale))}px`;
     return [width, height];
 }"""
-_BACKGROUND = "colour => new Promise(done => { document.body.style.background = colour; " \
+_BACKGROUND = (
+    "colour => new Promise(done => { document.body.style.background = colour; "
     "requestAnimationFrame(() => requestAnimationFrame(done)); })"
+)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,10 @@ def distance(picture: Picture, shown: Shown) -> float:
 def _as_shown(view: View, shown: Shown) -> Image.Image | None:
     """A view in the size of Chromium's picture; None where its shape is another."""
     width, height = shown.size
-    if abs(view.width / view.height / (width / height) - 1) > _SAME_SHAPE and (view.width, view.height) != (width, height):
+    if abs(view.width / view.height / (width / height) - 1) > _SAME_SHAPE and (view.width, view.height) != (
+        width,
+        height,
+    ):
         return None
     assert view.rgb is not None
     pixels = Image.frombytes("RGB", (view.width, view.height), view.rgb)
@@ -144,14 +147,18 @@ def report(rows: Sequence[Row], version: str, elapsed_s: float, *, over: float) 
     print(f"  refused though Chromium shows it: {sum(bool(row.shown and not row.views) for row in rows)}")
     compared = [row.distance for row in rows if row.distance is not None]
     for bound in (0.0, 2.0, 8.0):
-        print(f"  within {bound:g} levels of Chromium: {sum(d <= bound for d in compared)} of {len(compared)}")
+        print(
+            f"  within {bound:g} levels of Chromium: {sum(d <= bound for d in compared)} of {len(compared)}"
+        )
     for title, key in (("slowest", "decode_ms"), ("largest", "pixels")):
         worst = sorted(rows, key=lambda row: getattr(row, key), reverse=True)[:3]
         print(f"  {title}: " + ", ".join(f"{row.name} {getattr(row, key):,}" for row in worst))
     for row in rows:
         if over < 0 or (row.distance or 0) > over or (row.shown and not row.views):
-            print(f"{row.name:40} {row.outcome:18} {row.distance!s:>6} {row.views_differ or '':>6} "
-                  f"{','.join(row.views)[:70]} {','.join(row.marks)}")
+            print(
+                f"{row.name:40} {row.outcome:18} {row.distance!s:>6} {row.views_differ or '':>6} "
+                f"{','.join(row.views)[:70]} {','.join(row.marks)}"
+            )
 
 
 if __name__ == "__main__":

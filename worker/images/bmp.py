@@ -118,7 +118,9 @@ def _band(planes: tuple[Image.Image, ...], mask: int) -> Image.Image:
     total: Image.Image | None = None
     for number, plane in enumerate(planes):
         weights = [
-            (bit - 8 * number, 2**place) for place, bit in enumerate(bits) if 8 * number <= bit < 8 * number + 8
+            (bit - 8 * number, 2**place)
+            for place, bit in enumerate(bits)
+            if 8 * number <= bit < 8 * number + 8
         ]
         if not weights:
             continue
@@ -194,7 +196,10 @@ def _colour(data: bytes, header_size: int) -> Colour:
         offset, size = struct.unpack_from("<II", data, _FILE_HEAD_BYTES + 112)
         return colours.of_profile(data[_FILE_HEAD_BYTES + offset : _FILE_HEAD_BYTES + offset + size])
     if space == _CALIBRATED:
-        return _calibrated(struct.unpack_from("<9i", data, _FILE_HEAD_BYTES + 60), *struct.unpack_from("<3I", data, _FILE_HEAD_BYTES + 96))
+        return _calibrated(
+            struct.unpack_from("<9i", data, _FILE_HEAD_BYTES + 60),
+            *struct.unpack_from("<3I", data, _FILE_HEAD_BYTES + 96),
+        )
     return PLAIN
 
 

@@ -75,7 +75,11 @@ def _pq(level: float) -> float:
 
 def _hlg(level: float) -> float:
     """ARIB STD-B67, on a screen of 1,000 nits, where 1 is the white of a page."""
-    scene = level**2 / 3 if level <= 0.5 else (2.718281828 ** ((level - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    scene = (
+        level**2 / 3
+        if level <= 0.5
+        else (2.718281828 ** ((level - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    )
     return _tone_mapped(scene**1.2 * 1000 / _PQ_WHITE_NITS, 1000 / _PQ_WHITE_NITS)
 
 
@@ -105,7 +109,9 @@ def _to_xyz(primaries: tuple[Point, Point, Point, Point]) -> Matrix:
     red, green, blue, white = (_xyz(point) for point in primaries)
     columns = _transposed((red, green, blue))
     scales = _times(_inverse(columns), white)
-    return _product(_adaptation(white), tuple(tuple(v * s for v, s in zip(row, scales, strict=True)) for row in columns))
+    return _product(
+        _adaptation(white), tuple(tuple(v * s for v, s in zip(row, scales, strict=True)) for row in columns)
+    )
 
 
 def _adaptation(white: tuple[float, ...]) -> Matrix:
@@ -134,7 +140,9 @@ def _times(matrix: Matrix, vector: tuple[float, ...]) -> tuple[float, ...]:
 
 def _product(one: Matrix, other: Matrix) -> Matrix:
     columns = _transposed(other)
-    return tuple(tuple(sum(a * b for a, b in zip(row, column, strict=True)) for column in columns) for row in one)
+    return tuple(
+        tuple(sum(a * b for a, b in zip(row, column, strict=True)) for column in columns) for row in one
+    )
 
 
 def _inverse(matrix: Matrix) -> Matrix:

@@ -115,10 +115,14 @@ def _is_usual(profile: icc.Profile) -> bool:
     apply = _transform(profile, mode)
     levels = bytes(range(256))
     grey = Image.frombytes("L", (256, 1), levels).convert(mode)
-    ramps = [(Image.frombytes("L", (256, 1), levels), apply(grey), channel, _USUAL_GREY) for channel in range(3)]
+    ramps = [
+        (Image.frombytes("L", (256, 1), levels), apply(grey), channel, _USUAL_GREY) for channel in range(3)
+    ]
     if mode == "RGB":
         for channel in range(3):
-            bands = [Image.frombytes("L", (256, 1), levels if band == channel else bytes(256)) for band in range(3)]
+            bands = [
+                Image.frombytes("L", (256, 1), levels if band == channel else bytes(256)) for band in range(3)
+            ]
             ramps.append((bands[channel], apply(Image.merge("RGB", bands)), channel, _USUAL_CHANNEL))
     for before, after, channel, limit in ramps:
         moved = zip(before.tobytes(), after.getchannel(channel).tobytes(), strict=True)

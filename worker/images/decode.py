@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from moderation.errors import (
     BadSetting,
+    DamagedButShown,
     DecoderUnavailable,
     DecodeTimeout,
+    TooExpensive,
     TooManyPixels,
     Undecodable,
     UnsupportedType,
@@ -25,7 +27,7 @@ from worker.images.settings import DecodeSettings
 from worker.images.wire import MAX_VIEWS, Header
 
 _REFUSALS: dict[str, type[UnsupportedType | Undecodable | TooManyPixels]] = {
-    error.code: error for error in (UnsupportedType, Undecodable, TooManyPixels)
+    error.code: error for error in (UnsupportedType, Undecodable, DamagedButShown, TooManyPixels)
 }
 
 
@@ -85,8 +87,8 @@ class Decoder:
     def decode(self, data: bytes, *, pixels: bool) -> Picture:
         """One image in its views. pixels: whether views carry their RGB bytes.
 
-        Raises UnsupportedType, Undecodable, TooManyPixels; DecodeTimeout where the machine is too busy to tell;
-        DecoderUnavailable where no child can be had.
+        Raises UnsupportedType, Undecodable, DamagedButShown, TooManyPixels, TooExpensive; DecodeTimeout where the
+        machine is too busy to tell; DecoderUnavailable where no child can be had.
         """
         media_type = sniff(data)
         question: Header = {"media_type": media_type, "pixels": pixels}
@@ -129,7 +131,7 @@ class Decoder:
             with self._child() as child:
                 return child.ask(question, data)
         except DecoderOverrunError as error:
-            raise (DecodeTimeout if error.starved else Undecodable)(str(error)) from None
+            raise (DecodeTimeout if error.starved else TooExpensive)(str(error)) from None
 
     @contextmanager
     def _child(self) -> Iterator[DecoderProcess]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from worker.images.damage import may_be_shown, mended
 from worker.images.sandbox import enter, limit_cpu, limit_resources
 from worker.images.stills import Limits, NoDecoderError, PixelLimitError, Still, open_image, prepare, stills
 from worker.images.wire import Channel, FrameError, Header
@@ -64,20 +65,35 @@ class Child:
             return _refusal("too_many_pixels", "a frame holds too many pixels")
         except NoDecoderError as error:
             return _refusal("unsupported_type", str(error))
-        except UnidentifiedImageError:
-            return _refusal("undecodable", "its header cannot be read")
         except MemoryError:
             return _refusal("undecodable", "decoding needs more memory than allowed")
+        except UnidentifiedImageError:
+            return self._damaged(data, media_type, "its header cannot be read", pixels=pixels)
         except Exception as error:  # noqa: BLE001 - Pillow raises a dozen kinds on damaged files
-            return _refusal("undecodable", f"{type(error).__name__}: {error}")
+            return self._damaged(data, media_type, f"{type(error).__name__}: {error}", pixels=pixels)
 
-    def _decode(self, data: bytes, media_type: str, *, pixels: bool) -> Answer:
+    def _damaged(self, data: bytes, media_type: str, problem: str, *, pixels: bool) -> Answer:
+        """Decoded after all where a browser shows the whole; else refused, by what a browser may show."""
+        try:
+            whole = mended(data, media_type)
+            if whole is not None:
+                return self._decode(whole, media_type, pixels=pixels, mended=True)
+        except Exception:  # noqa: BLE001, S110 - the same dozen kinds; the first problem is reported
+            pass
+        try:
+            code = "damaged_but_shown" if may_be_shown(data, media_type) else "undecodable"
+        except Exception:  # noqa: BLE001 - the same dozen kinds
+            code = "undecodable"
+        return _refusal(code, problem)
+
+    def _decode(self, data: bytes, media_type: str, *, pixels: bool, mended: bool = False) -> Answer:
+        """mended: so the original bytes serve no other decoder."""
         file = open_image(data, media_type, self._limits)
         views: dict[str, Header] = {}  # by digest: frames that look the same are judged once
         blobs: list[bytes] = []
         distance = 0.0
         with closing(file):
-            for still in stills(file, self._limits):
+            for still in stills(file, self._limits, original=not mended):
                 distance = max(distance, still.distance or 0.0)
                 digest = _digest(still.image)
                 if digest not in views:

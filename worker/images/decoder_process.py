@@ -82,13 +82,15 @@ class DecoderProcess:
         except TimeoutError as error:
             starved = self._cpu_s() - cpu_before_s < self._settings.cpu_s / 2
             self.kill()
-            message = f"decoding took longer than {self._settings.wall_s:g} s"
+            message = f"too expensive: decoding took longer than {self._settings.wall_s:g} s"
+            if starved:
+                message = f"decoding took longer than {self._settings.wall_s:g} s"
             raise DecoderOverrunError(message, starved=starved) from error
         except FrameError as error:
             code = self.kill(grace_s=1.0)
             if code == -signal.SIGXCPU:
                 raise DecoderOverrunError(
-                    f"decoding took more than {self._settings.cpu_s} s of CPU"
+                    f"too expensive: decoding took more than {self._settings.cpu_s} s of CPU"
                 ) from error
             raise DecoderDeathError(f"the decoder ended with {code}") from error
 

@@ -84,7 +84,9 @@ def matters(base: Image.Image, shown: Image.Image, mapping: GainMap) -> bool:
 def _band(picture: Image.Image, gains: Image.Image, mapping: GainMap, number: int) -> Image.Image:
     low, high = mapping.low[number], mapping.high[number]
     exponent = 1 / max(mapping.gamma[number], 1e-3)
-    factors = [2.0 ** min(max(low + (high - low) * (level / 255) ** exponent, -30.0), 30.0) for level in range(256)]
+    factors = [
+        2.0 ** min(max(low + (high - low) * (level / 255) ** exponent, -30.0), 30.0) for level in range(256)
+    ]
 
     def rendition(args: dict[str, Any]) -> Any:
         linear = ((args["float"](args["picture"]) / 255 + 0.055) / 1.055) ** 2.4
@@ -119,7 +121,9 @@ def _values(packet: bytes, name: str, default: float | None) -> Three:
     found = re.search(rb"hdrgm:" + name.encode() + rb"\s*=\s*[\"']([^\"']{1,40})[\"']", packet)
     numbers = [found[1]] if found else []
     if not found:
-        element = re.search(rb"<hdrgm:" + name.encode() + rb"[^>]{0,200}>(.{1,600}?)</hdrgm:", packet, re.DOTALL)
+        element = re.search(
+            rb"<hdrgm:" + name.encode() + rb"[^>]{0,200}>(.{1,600}?)</hdrgm:", packet, re.DOTALL
+        )
         numbers = re.findall(rb">?\s*([-+0-9.eE]{1,40})\s*(?:<|$)", element[1]) if element else []
     values = [value for number in numbers if (value := _number(number)) is not None]
     if not values:
@@ -145,11 +149,11 @@ class _Fractions:
 
     def gain_map(self, *, channels: int) -> GainMap:
         base_brightness, brightness = self._fraction("!I"), self._fraction("!I")
-        rows = [
-            [self._fraction(kind) for kind in ("!i", "!i", "!I", "!i", "!i")] for _ in range(channels)
-        ]
+        rows = [[self._fraction(kind) for kind in ("!i", "!i", "!I", "!i", "!i")] for _ in range(channels)]
         low, high, gamma, base_offset, offset = zip(*(rows if channels == 3 else rows * 3), strict=True)
-        return GainMap(low, high, gamma, base_offset, offset, for_ordinary_screens=base_brightness > brightness)
+        return GainMap(
+            low, high, gamma, base_offset, offset, for_ordinary_screens=base_brightness > brightness
+        )
 
     def _fraction(self, kind: str) -> float:
         numerator = self._take(kind)

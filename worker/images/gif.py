@@ -10,6 +10,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from worker.images.damage import tolerated
 from worker.images.opened import Opened, shown_ms
 
 _EXTENSION, _FRAME, _TRAILER, _CONTROL = 0x21, 0x2C, 0x3B, 0xF9
@@ -49,9 +50,18 @@ class Frame:
         depth = (len(self.table) // 3).bit_length() - 2
         head = b"GIF89a" + size + bytes((_HAS_TABLE | depth, 0, 0)) + self.table
         frame = b"\x2c" + bytes(4) + size + bytes((self.flags & _INTERLACED,)) + self.body
-        image = Image.open(BytesIO(head + control + frame + b";"), formats=["GIF"])
-        image.load()
-        return image.convert("RGBA")
+        file = head + control + frame + b";"
+        try:
+            return _decoded(file)
+        except OSError:
+            with tolerated():
+                return _decoded(file)
+
+
+def _decoded(file: bytes) -> Image.Image:
+    image = Image.open(BytesIO(file), formats=["GIF"])
+    image.load()
+    return image.convert("RGBA")
 
 
 class GifFile(Opened):
@@ -148,12 +158,13 @@ class _Reader:
         return self.take(3 << ((flags & _TABLE_SIZE) + 1)) if flags & _HAS_TABLE else b""
 
     def blocks(self) -> bytes:
-        """Blocks as they are stored, lengths included."""
+        """Blocks as they are stored, lengths included. Those that are cut off are ended where the file ends."""
         start = self._at
-        while size := self.byte():
-            self._at += size
-        if self._at > len(self._data):
-            raise IndexError
+        try:
+            while size := self.byte():
+                self._at += size
+        except IndexError:
+            return self._data[start:] + b"\0"
         return self._data[start : self._at]
 
     def frame(self, control: bytes, shared: bytes) -> Frame:

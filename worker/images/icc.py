@@ -51,7 +51,9 @@ def read(data: bytes) -> Profile:
         raise ProfileError(f"nothing that can be used for {space!r}")
     used[b"wtpt"] = tags.get(b"wtpt", _xyz(_D50))
     major = min(max(data[8], 2), 4)
-    header = _header(space, data[20:24] if lut is not None else b"XYZ ", version=bytes((major, data[9], 0, 0)))
+    header = _header(
+        space, data[20:24] if lut is not None else b"XYZ ", version=bytes((major, data[9], 0, 0))
+    )
     return Profile(_assemble(header, used), space.decode("ascii").strip(), table=lut is not None)
 
 

@@ -27,6 +27,7 @@ _LENGTHS = {
     b"acTL": (8, 8),
 }
 _NOT_AFTER_PALETTE = frozenset({b"cICP"})
+_PIXELS = frozenset({b"IDAT", b"fdAT"})
 _KEY_BYTES = {GREY: 2, RGB: 6}
 
 
@@ -103,16 +104,22 @@ def read(data: bytes) -> Png:
     return png
 
 
+def sealed(data: bytes) -> bytes:
+    """The file with a right checksum for every chunk that holds pixels."""
+    return SIGNATURE + b"".join(
+        pack(chunk.kind, bytes(chunk.data)) if chunk.kind in _PIXELS else bytes(chunk.whole)
+        for chunk in _chunks(data)
+    )
+
+
 def _chunks(data: bytes) -> Iterator[Chunk]:
-    """All chunks; a last one that is cut off is handed over as far as it goes."""
+    """All chunks. A last one that is cut off is handed over as far as it goes, without a checksum."""
     view, at = memoryview(data), len(SIGNATURE)
     while at + 8 <= len(data):
         length = int.from_bytes(view[at : at + 4], "big")
         if length > _MAX_CHUNK_BYTES:
             return
-        yield Chunk(
-            bytes(view[at + 4 : at + 8]), view[at + 8 : at + 8 + length], view[at : at + 12 + length]
-        )
+        yield Chunk(bytes(view[at + 4 : at + 8]), view[at + 8 : at + 8 + length], view[at : at + 12 + length])
         at += 12 + length
 
 
@@ -199,9 +206,7 @@ class _Reader:
             png.durations_ms = [_duration_ms(control) for control in controls[:count]]
             frames = list(self._animation)
             self._head.append(pack(b"acTL", struct.pack("!II", count, 0)))
-        self._head += [
-            pack(kind, png.chunks[kind]) for kind in (b"PLTE", b"tRNS") if self._serves(kind)
-        ]
+        self._head += [pack(kind, png.chunks[kind]) for kind in (b"PLTE", b"tRNS") if self._serves(kind)]
         if frames and self._default_control is not None:
             self._head.append(self._default_control.whole)
         png.cleaned = b"".join([*self._head, *self._pixels, *frames, pack(b"IEND", b"")])

@@ -103,7 +103,9 @@ def _gamma(file: png.Png) -> Colour:
     gamma = int.from_bytes(file.chunks[b"gAMA"], "big") / 100_000
     primaries = SRGB_PRIMARIES
     if b"cHRM" in file.chunks:
-        numbers = [int.from_bytes(file.chunks[b"cHRM"][at : at + 4], "big") / 100_000 for at in range(0, 32, 4)]
+        numbers = [
+            int.from_bytes(file.chunks[b"cHRM"][at : at + 4], "big") / 100_000 for at in range(0, 32, 4)
+        ]
         white, red, green, blue = (_point(numbers, at) for at in range(0, 8, 2))
         primaries = red, green, blue, white
     elif _NEUTRAL[0] < gamma * 2.2 < _NEUTRAL[1]:

@@ -73,7 +73,9 @@ class DecodeSettings(BaseSettings):
     # Evenly from the first to the last, and as many of those that are shown longest. A frame has up to 8 views
     # (pages, profiles, turns), and what is sent at once is bounded (`wire.MAX_VIEWS`).
     frames_judged: int = Field(3, gt=0, le=32)
-    tiles: int = Field(8, ge=0, le=64)  # of a large picture, judged beside it; each costs a judgement. 0: none
+    tiles: int = Field(
+        8, ge=0, le=64
+    )  # of a large picture, judged beside it; each costs a judgement. 0: none
     tile_ratio: float = Field(4.0, ge=1.5)  # of a picture's sides, from which on it is cut along the longer
     tile_pixels: int = Field(30_000_000, gt=0)  # or from this size on, into four
     perceptual_hash: bool = False  # PDQ; needs the extra `hash`, and doubles the CPU of a photograph

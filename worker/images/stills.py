@@ -110,19 +110,24 @@ def open_image(data: bytes, media_type: str, limits: Limits) -> Opened:
     pixels = file.width * file.height
     if pixels > limits.max_pixels:
         raise PixelLimitError(f"more than {limits.max_pixels} pixels")
-    if file.frames > limits.max_frames or (file.frames > 1 and file.frames * pixels > limits.max_total_pixels):
+    if file.frames > limits.max_frames or (
+        file.frames > 1 and file.frames * pixels > limits.max_total_pixels
+    ):
         raise PixelLimitError(f"{file.frames} frames of {file.width}x{file.height}")
     return file
 
 
-def stills(file: Opened, limits: Limits) -> Iterator[Still]:
-    """The views of a file, one frame after another, so that few of them are in memory at once."""
+def stills(file: Opened, limits: Limits, *, original: bool = True) -> Iterator[Still]:
+    """The views of a file, one frame after another, so that few of them are in memory at once.
+
+    original: the file is as it came, so that it may be passed on.
+    """
     for index in chosen(file.frames, limits.frames_judged, file.durations_ms, file.always):
         image = file.still(index)
         if file.frames > 1:
             yield from _compared(_views(image, file), f"frame {index}")
             continue
-        plain = file.is_plain()
+        plain = original and file.is_plain()
         first: Image.Image | None = None
         for still in _compared([*_views(image, file), *_further(file)], "", plain=plain):
             first = first or still.image

@@ -30,7 +30,11 @@ class TiffFile(Opened):
         if self.frames > 1:
             self.image.seek(index)
         tags = self.image.tag_v2
-        if tags.get(_PLANAR) == _PLANES and set(tags.get(_BITS, ())) == {16} and self.image.mode in ("RGB", "RGBA"):
+        if (
+            tags.get(_PLANAR) == _PLANES
+            and set(tags.get(_BITS, ())) == {16}
+            and self.image.mode in ("RGB", "RGBA")
+        ):
             return self._of_planes(tags)
         image = super().still(index)
         levels = tags.get(_COLOUR_MAP)
@@ -61,7 +65,9 @@ class TiffFile(Opened):
         numbers |= places | {_BITS: (16,), _PHOTOMETRIC: (1,), _SAMPLES: (1,), _PLANAR: (1,)}
         data = self.data + bytes(len(self.data) % 2)
         order = "<" if data[:2] == b"II" else ">"
-        data = data[:4] + struct.pack(order + "I", len(data)) + data[8:] + _directory(numbers, order, len(data))
+        data = (
+            data[:4] + struct.pack(order + "I", len(data)) + data[8:] + _directory(numbers, order, len(data))
+        )
         return Image.open(BytesIO(data), formats=["TIFF"])
 
 
