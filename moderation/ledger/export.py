@@ -87,6 +87,18 @@ COLUMNS = (
     Column("submitted_at", Kind.TIME, "a.created_at", "UTC"),
     Column("recorded_at", Kind.TIME, "v.recorded_at", "UTC"),
     Column("metadata", Kind.JSON, "a.metadata::text", "what the producer sent along, a JSON object"),
+    Column(
+        "views_differ",
+        Kind.REAL,
+        "v.views_differ::float8",
+        "how much two views of it differ, in levels of 255",
+    ),
+    Column(
+        "review_reasons",
+        Kind.WORD,
+        "array_to_string(v.review_reasons, ' ')",
+        "why the picture itself needs a person's look, words with spaces between",
+    ),
 )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 
 from worker.images import png, webp
 from worker.images.formats import DECODERS
 
 _END_OF_IMAGE = b"\xff\xd9"
+_FILLING = (128, 128, 128)
 _LAST_ROWS = 32  # of a JPEG: two rows of its largest blocks, which a decoder holds back until it sees the end
 _PIXEL_CHUNKS = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
 
@@ -51,10 +52,11 @@ def may_be_shown(data: bytes, media_type: str) -> bool:
 
 
 def _missing_rows(data: bytes) -> int:
-    """Rows at the end that no data came for: they are left black, which photographs hardly ever are to the last bit."""
+    """Rows at the end that no data came for: libjpeg fills them with grey, exactly."""
     with tolerated(), Image.open(BytesIO(data), formats=["JPEG"]) as image:
         image.load()
-        box = image.getbbox() if image.mode != "CMYK" else image.convert("RGB").getbbox()
+        filling = Image.new("RGB", image.size, _FILLING)
+        box = ImageChops.difference(image.convert("RGB"), filling).getbbox()
         return image.height - (box[3] if box else 0)
 
 

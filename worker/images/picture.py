@@ -36,6 +36,12 @@ class View:
     pdq: str | None = None
     pdq_quality: int | None = None
 
+    @property
+    def encoded(self) -> bytes:
+        """`data` of a view for a judge that asked for no pixels."""
+        assert self.data is not None, "a view without pixels has its file"
+        return self.data
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 
 from PIL import AvifImagePlugin, Image, ImageCms
 
@@ -22,21 +23,12 @@ from worker.images.samples import to_eight_bits
 from worker.images.tiff import TiffFile
 from worker.images.tiles import Tiling
 from worker.images.transparency import flatten
+from worker.images.turns import turned
 from worker.images.webp import WebpFile
 
 _FILES: dict[str, type[Opened]] = {
     file.decoder: file
     for file in (AvifFile, BmpFile, GifFile, HeifFile, JpegFile, PngFile, TiffFile, WebpFile)
-}
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
 }
 
 # Modes whose samples are RGB, or become it by a formula that all readers share.
@@ -129,7 +121,7 @@ def stills(file: Opened, limits: Limits, *, original: bool = True) -> Iterator[S
             continue
         plain = original and file.is_plain()
         first: Image.Image | None = None
-        for still in _compared([*_views(image, file), *_further(file)], "", plain=plain):
+        for still in _compared(chain(_views(image, file), _further(file)), "", plain=plain):
             first = first or still.image
             yield still
         assert first is not None, "an image has a view"
@@ -137,7 +129,7 @@ def stills(file: Opened, limits: Limits, *, original: bool = True) -> Iterator[S
             yield Still(name, part)
 
 
-def _compared(views: "Iterator[Named] | list[Named]", prefix: str, *, plain: bool = False) -> Iterator[Still]:
+def _compared(views: Iterator[Named], prefix: str, *, plain: bool = False) -> Iterator[Still]:
     first: Image.Image | None = None
     for name, image in views:
         full_name = " ".join(part for part in (prefix, name) if part) or "whole"
@@ -160,14 +152,14 @@ def _views(image: Image.Image, file: Opened) -> Iterator[Named]:
     """What viewers show of one frame, RGB: first what most do, the colours as they are stored."""
     for name, reading in _readings(to_eight_bits(image), file):
         for number, turn in enumerate(file.turns):
-            turned = _turned(reading, turn)
-            for page, flat in flatten(turned) if turned.mode == "RGBA" else [("", turned)]:
+            upright = turned(reading, turn)
+            for page, flat in flatten(upright) if upright.mode == "RGBA" else [("", upright)]:
                 yield " ".join(part for part in (page, name, _AS_STORED if number else "") if part), flat
 
 
 def _further(file: Opened) -> Iterator[Named]:
     for name, image in file.further():
-        yield name, _turned(image, file.turns[0])
+        yield name, turned(image, file.turns[0])
 
 
 def _readings(image: Image.Image, file: Opened) -> Iterator[Named]:
@@ -206,8 +198,3 @@ def _narrowed(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "LA") and "transparency" not in image.info:
         return image
     return image.convert("L") if image.mode == "1" else _to_rgb(image)
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)

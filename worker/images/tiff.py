@@ -7,6 +7,7 @@ from PIL import Image, TiffImagePlugin
 
 from worker.images import colours
 from worker.images.opened import Opened
+from worker.images.turns import turned
 
 _BITS, _PHOTOMETRIC, _STRIPS, _SAMPLES, _LENGTHS, _PLANAR = 258, 262, 273, 277, 279, 284
 _COLOUR_MAP, _TILES, _TILE_LENGTHS = 320, 324, 325
@@ -21,8 +22,6 @@ class TiffFile(Opened):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.frames = max(1, int(getattr(self.image, "n_frames", 1)))
-        turn = self.image.tag_v2.get(_ORIENTATION, 1)
-        self.turns = (turn if isinstance(turn, int) and 1 <= turn <= 8 else 1,)
         self.colour = colours.suiting(self.image.mode, colours.of_profile(self.image.info.get("icc_profile")))
         self.marks = (self.colour.mark,) if self.colour.mark else ()
 
@@ -53,7 +52,8 @@ class TiffFile(Opened):
             plane = self._plane({where: tags[where][part], lengths: tags[lengths][part]})
             plane.load()
             bands.append(plane.convert("I").point(lambda value: value * (1 / 257)).convert("L"))
-        return Image.merge("RGB", bands)
+        # Pillow turns what it loads itself; the planes' own directories name no orientation.
+        return turned(Image.merge("RGB", bands), int(tags.get(_ORIENTATION, 1)))
 
     def _plane(self, places: dict[int, tuple[int, ...]]) -> Image.Image:
         tags = self.image.tag_v2

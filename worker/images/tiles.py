@@ -7,6 +7,7 @@ from math import ceil
 from PIL import Image
 
 _OVERLAP = 0.1  # of a tile's length, on either side: what lies on a seam is whole in one of two
+_SMALL_SIDE = 2_000  # pixels of the longer side, below which judges see all there is
 _WANTED_RATIO = 2.0  # of a tile's sides, where the number of tiles allows it
 
 
@@ -32,7 +33,7 @@ class Tiling:
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
         ratio = max(width, height) / min(width, height)
-        if self.most < 2:
+        if self.most < 2 or max(width, height) < _SMALL_SIDE:
             return 1, 1
         if ratio >= self.ratio:
             count = min(self.most, ceil(ratio / _WANTED_RATIO))

@@ -60,5 +60,5 @@ def _both(one: Image.Image, other: Image.Image) -> Image.Image:
 
 def _over(image: Image.Image, alpha: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     flat = Image.new("RGB", image.size, background)
-    flat.paste(image.convert("RGB"), mask=alpha)
+    flat.paste(image, mask=alpha)
     return flat
