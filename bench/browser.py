@@ -25,26 +25,26 @@ _FLAGS = (
     "--force-device-scale-factor=1",
     "--hide-scrollbars",
 )
-_PAGE = "<!doctype html><style>body{margin:0}img{display:block}</style><img id=shown>"
-_SHOW = """async ([source, side]) => {
-    const old = document.getElementById('shown');
-    const image = new Image();
-    image.id = 'shown';
-    const loaded = new Promise(done => { image.onload = () => done(true); image.onerror = () => done(false); });
-    image.src = source;
-    old.replaceWith(image);
-    if (!await loaded || image.naturalWidth === 0) return null;
-    try { await image.decode(); } catch (error) { return null; }
-    const [width, height] = [image.naturalWidth, image.naturalHeight];
-    const scale = Math.min(1, side / Math.max(width, height));
-    image.style.width = `${Math.max(1, Math.round(width * scale))}px`;
-    image.style.height = `${Math.max(1, Math.round(height * scale))}px`;
-    return [width, height];
-}"""
-_BACKGROUND = (
-    "colour => new Promise(done => { document.body.style.background = colour; "
-    "requestAnimationFrame(() => requestAnimationFrame(done)); })"
+_PAGE = (
+    "<!doctype html><style>body{margin:0;display:flex;align-items:flex-start}img{display:block}</style>"
+    "<div style='background:white'><img></div><div style='background:black'><img></div>"
 )
+_SHOW = """async ([source, side]) => {
+    const images = [...document.images];
+    for (const image of images) {
+        const loaded = new Promise(done => { image.onload = () => done(true); image.onerror = () => done(false); });
+        image.style.width = image.style.height = 'auto';
+        image.src = source;
+        if (!await loaded || image.naturalWidth === 0) return null;
+        try { await image.decode(); } catch (error) { return null; }
+    }
+    const [width, height] = [images[0].naturalWidth, images[0].naturalHeight];
+    const scale = Math.min(1, side / Math.max(width, height));
+    const shown = [width, height].map(length => Math.max(1, Math.round(length * scale)));
+    for (const image of images) [image.style.width, image.style.height] = shown.map(length => `${length}px`);
+    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    return [width, height, ...shown];
+}"""
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class Browser:
             return None
         if after_ms:
             self._page.wait_for_timeout(after_ms)
-        return Shown(self._on("white"), self._on("black"), (size[0], size[1]))
-
-    def _on(self, background: str) -> Image.Image:
-        self._page.evaluate(_BACKGROUND, background)
-        box = self._page.evaluate(
-            "() => { const b = document.getElementById('shown').getBoundingClientRect(); return [b.width, b.height]; }"
+        natural_width, natural_height, width, height = size
+        screen = self._page.screenshot(
+            clip={"x": 0, "y": 0, "width": 2 * width, "height": height}, animations="allow"
         )
-        clip = {"x": 0, "y": 0, "width": box[0], "height": box[1]}
-        shot = self._page.screenshot(clip=clip, animations="allow")  # type: ignore[arg-type]
-        return Image.open(io.BytesIO(shot)).convert("RGB")
+        both = Image.open(io.BytesIO(screen)).convert("RGB")
+        return Shown(
+            on_white=both.crop((0, 0, width, height)),
+            on_black=both.crop((width, 0, 2 * width, height)),
+            size=(natural_width, natural_height),
+        )
 
     def _serve(self, route: Route) -> None:
         if route.request.url == _ORIGIN:
@@ -107,7 +107,7 @@ def browser(path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
         try:
-            page = chromium.new_page(viewport={"width": MAX_SIDE, "height": MAX_SIDE})
+            page = chromium.new_page(viewport={"width": 2 * MAX_SIDE, "height": MAX_SIDE})
             yield Browser(page, chromium.version)
         finally:
             chromium.close()

@@ -6,6 +6,7 @@ from worker.images import colours, icc, iso_media
 from worker.images.colour_space import of_code_points
 from worker.images.opened import Opened, shown_ms
 
+_MAJOR_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
 _SRGB_LIKE = frozenset({1, 2, 6, 13, 14, 15})  # transfers that are shown as they are stored, or are not named
 
 
@@ -15,7 +16,7 @@ class AvifFile(Opened):
     decoder = "AVIF"
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+        super().__init__(_branded(data))
         media = iso_media.read(data)
         self.frames = max(1, int(getattr(self.image, "n_frames", 1)))
         durations = shown_ms(media.durations_ms)
@@ -44,6 +45,14 @@ class HeifFile(Opened):
         self.turns = (_turned(self.image),)
         self.colour = colours.of_profile(self.image.info.get("icc_profile"))
         self.marks = (self.colour.mark,) if self.colour.mark else ()
+
+
+def _branded(data: bytes) -> bytes:
+    """With a major brand that Pillow knows: browsers take any, where a compatible one is AVIF's."""
+    if data[8:12] in _MAJOR_BRANDS:
+        return data
+    brands = data[16 : min(int.from_bytes(data[:4], "big"), 256)]
+    return data[:8] + (b"avis" if b"avis" in brands else b"avif") + data[12:]
 
 
 def _turned(image: Image.Image) -> int:
