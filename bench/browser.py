@@ -55,6 +55,12 @@ class Shown:
     on_black: Image.Image
     size: tuple[int, int]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether both pages shine through everywhere."""
+        white = ((255, 255),) * 3
+        return self.on_black.getbbox() is None and self.on_white.getextrema() == white
+
 
 def find_chromium() -> str | None:
     """The path of Chromium or Chrome, where one is installed."""

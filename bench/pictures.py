@@ -99,6 +99,7 @@ def compare(name: str, data: bytes, decoder: Decoder, chromium: Browser | None) 
     if chromium is not None:
         moving = picture is not None and picture.frames > 1
         shown = chromium.shows(data, sniff(data), after_ms=_ANIMATION_MS if moving else 0)
+        shown = None if shown is not None and shown.is_empty else shown
     return Row(
         name=name,
         outcome=outcome,

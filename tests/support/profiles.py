@@ -16,7 +16,11 @@ def gamma_curve(exponent: float) -> bytes:
 
 
 def sampled_curve(levels: list[float]) -> bytes:
-    return b"curv" + bytes(4) + struct.pack(f"!I{len(levels)}H", len(levels), *(round(65535 * v) for v in levels))
+    return (
+        b"curv"
+        + bytes(4)
+        + struct.pack(f"!I{len(levels)}H", len(levels), *(round(65535 * v) for v in levels))
+    )
 
 
 def spiked_curve(chance: Random) -> bytes:
@@ -61,7 +65,9 @@ def assemble(
 
 def random_profile(chance: Random, space: bytes) -> bytes:
     """Honest or not: curves, columns, a table; tags twice, odd classes and versions, damaged headers."""
-    curve = chance.choice((gamma_curve(1.0), gamma_curve(2.2), gamma_curve(2.2), gamma_curve(6.0), gamma_curve(0.4)))
+    curve = chance.choice(
+        (gamma_curve(1.0), gamma_curve(2.2), gamma_curve(2.2), gamma_curve(6.0), gamma_curve(0.4))
+    )
     if chance.random() < 0.3:
         curve = spiked_curve(chance)
     if space == b"GRAY":
@@ -70,7 +76,9 @@ def random_profile(chance: Random, space: bytes) -> bytes:
         columns = list(_SRGB)
         if chance.random() < 0.3:
             chance.shuffle(columns)
-        tags = [(name, _xyz(column)) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)]
+        tags = [
+            (name, _xyz(column)) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)
+        ]
         tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")] + [(b"wtpt", _xyz(_D50))]
     connection = b"XYZ "
     if space == b"RGB " and chance.random() < 0.15:

@@ -52,7 +52,11 @@ def _exif(chance: Random) -> bytes:
 def _iccp(chance: Random) -> bytes:
     profile = random_profile(chance, chance.choice((b"RGB ", b"RGB ", b"GRAY")))
     packed = zlib.compress(profile)
-    return b"p\0" + chance.choice((b"\0", b"\0", b"\0", b"\1")) + (packed if chance.random() < 0.9 else packed[:-9])
+    return (
+        b"p\0"
+        + chance.choice((b"\0", b"\0", b"\0", b"\1"))
+        + (packed if chance.random() < 0.9 else packed[:-9])
+    )
 
 
 def _cicp(chance: Random) -> bytes:
@@ -70,7 +74,9 @@ def _chrm(chance: Random) -> bytes:
 
 
 ANCILLARY: dict[bytes, Callable[[Random], bytes]] = {
-    b"gAMA": lambda chance: struct.pack("!I", chance.choice((1, 2000, 10000, 45455, 55000, 100000, 220000, 0))),
+    b"gAMA": lambda chance: struct.pack(
+        "!I", chance.choice((1, 2000, 10000, 45455, 55000, 100000, 220000, 0))
+    ),
     b"cHRM": _chrm,
     b"sRGB": lambda chance: bytes((chance.choice((0, 1, 3, 4)),)),
     b"iCCP": _iccp,
@@ -108,14 +114,18 @@ def turned(chance: Random) -> bytes:
 
 def keyed(chance: Random) -> bytes:
     """A key of transparency at any depth, once or more, near the one that counts."""
-    colour, bits = chance.choice(((GREY, 1), (GREY, 2), (GREY, 4), (GREY, 8), (GREY, 16), (RGB, 8), (RGB, 16)))
+    colour, bits = chance.choice(
+        ((GREY, 1), (GREY, 2), (GREY, 4), (GREY, 8), (GREY, 16), (RGB, 8), (RGB, 16))
+    )
     holes = grey(CONTENT).point(lambda level: 255 if level > chance.choice((90, 128)) else 0)
     top, width, height = 2**bits - 1, *CONTENT.size
     key, other = top, max(top - 1, 0)
     samples = [key if level else other for level in holes.tobytes()]
     rows = [_row(samples[y * width : (y + 1) * width], bits, CHANNELS[colour]) for y in range(height)]
     keys = [_key(chance, value, colour) for value in chance.choices((key, other, 0), k=chance.randint(1, 3))]
-    before = [spoilt(chunk(b"tRNS", value)) if chance.random() < 0.1 else chunk(b"tRNS", value) for value in keys]
+    before = [
+        spoilt(chunk(b"tRNS", value)) if chance.random() < 0.1 else chunk(b"tRNS", value) for value in keys
+    ]
     after = [before.pop()] if chance.random() < 0.4 else []
     return file(header(CONTENT.size, bits, colour), *before, pixels(rows), *after)
 
@@ -163,12 +173,14 @@ def animated(chance: Random) -> bytes:
     count = chance.randint(1, 5)
     shown = chance.randrange(count)
     durations = [chance.choice((0, 1, 2)) for _ in range(count)]
-    durations[shown] = chance.choice((600, 60_000))
+    durations[shown] = 60_000
     size, sequence, frames = CONTENT.size, 0, []
     hidden_default = chance.random() < 0.4
     for number in range(count):
         image = CONTENT if number == shown else decoy_for(number)
-        control = struct.pack("!IIIIIHHBB", sequence, *size, 0, 0, durations[number], 1000, chance.choice((0, 0, 1, 2)), 0)
+        control = struct.pack(
+            "!IIIIIHHBB", sequence, *size, 0, 0, durations[number], 1000, chance.choice((0, 0, 1, 2)), 0
+        )
         frames.append(chunk(b"fcTL", control))
         sequence += 1
         rows = _rows(image)

@@ -1,6 +1,8 @@
 """Colour spaces that a file names by numbers: code points (H.273), primaries and a gamma. Made into profiles."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from math import exp
 
 from worker.images.icc import Matrix, Profile, ProfileError, write
 
@@ -32,7 +34,9 @@ _STEPS = 4 * 255 + 1  # of a curve, so that each of 256 levels has a step of its
 _BRADFORD: Matrix = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 _D50_XYZ = (0.96422, 1.0, 0.82521)
 
-_PQ_WHITE_NITS, _PQ_PEAK_NITS = 203.0, 10_000.0  # ITU-R BT.2408: the white of a page
+_WHITE_NITS, _SCREEN_NITS, _PQ_PEAK_NITS = 203.0, 1000.0, 10_000.0  # ITU-R BT.2408: the white of a page
+# Light, and the logarithm to base 2 of what it is multiplied by: to the white at half, and to 1,000 nits at the whole.
+_TONES = ((1.0, -1.0), (2.232, -1.527), (3.337, -1.9), (_SCREEN_NITS / _WHITE_NITS, -2.3005))
 
 
 def srgb_to_linear(level: float) -> float:
@@ -62,44 +66,52 @@ def power(exponent: float) -> Curve:
     return lambda level: 0.0 if level == 0 else float(level**exponent)
 
 
-def _rec709(level: float) -> float:
-    return level / 4.5 if level < 0.081 else ((level + 0.099) / 1.099) ** (1 / 0.45)
+def _smpte240(level: float) -> float:
+    return level / 4 if level < 0.0912 else float(((level + 0.1115) / 1.1115) ** (1 / 0.45))
+
+
+def _cinema(level: float) -> float:
+    """SMPTE ST 428-1: 48 of 52.37 candelas are the white of a page."""
+    return float(52.37 / 48 * level**2.6)
 
 
 def _pq(level: float) -> float:
     """SMPTE ST 2084, where 1 is the white of a page."""
     powered = level ** (32 / 2523)
     nits = (max(powered - 3424 / 4096, 0.0) / (2413 / 128 - 2392 / 128 * powered)) ** (8192 / 1305)
-    return _tone_mapped(nits * _PQ_PEAK_NITS / _PQ_WHITE_NITS, _PQ_PEAK_NITS / _PQ_WHITE_NITS)
+    return _tone_mapped(nits * _PQ_PEAK_NITS / _WHITE_NITS)
 
 
 def _hlg(level: float) -> float:
     """ARIB STD-B67, on a screen of 1,000 nits, where 1 is the white of a page."""
-    scene = (
-        level**2 / 3
-        if level <= 0.5
-        else (2.718281828 ** ((level - 0.55991073) / 0.17883277) + 0.28466892) / 12
-    )
-    return _tone_mapped(scene**1.2 * 1000 / _PQ_WHITE_NITS, 1000 / _PQ_WHITE_NITS)
+    scene = level**2 / 3 if level <= 0.5 else (exp((level - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    return _tone_mapped(scene**1.2 * _SCREEN_NITS / _WHITE_NITS)
 
 
-def _tone_mapped(light: float, brightest: float) -> float:
-    """Light to what an ordinary screen shows of it: Reinhard's curve, which keeps the darks."""
-    return light * (1 + light / brightest**2) / (1 + light)
+def _tone_mapped(light: float) -> float:
+    """What an ordinary screen shows of light beyond its white: as Chromium 156 maps greys, between measured points."""
+    for (below, gain_below), (above, gain_above) in pairwise(_TONES):
+        if light <= above:
+            part = max(light - below, 0.0) / (above - below)
+            return float(light * 2 ** (gain_below + part * (gain_above - gain_below)))
+    return 1.0
 
+
+_VIDEO = power(2.4)  # what screens make of video, as ITU-R BT.1886 has it
 
 _CURVES: dict[int, Curve] = {
-    1: _rec709,
+    1: _VIDEO,
     4: power(2.2),
     5: power(2.8),
-    6: _rec709,
-    7: _rec709,
+    6: _VIDEO,
+    7: _smpte240,
     8: power(1.0),
     13: srgb_to_linear,
-    14: _rec709,
-    15: _rec709,
+    11: _VIDEO,
+    14: _VIDEO,
+    15: _VIDEO,
     16: _pq,
-    17: power(2.6),
+    17: _cinema,
     18: _hlg,
 }
 

@@ -81,10 +81,10 @@ def honoured(image: Image.Image, colour: Colour) -> Image.Image | None:
     alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
     if profile.space == "RGB":
         stored = image.convert("RGB")
-        shown = _by_table(stored, profile) if profile.table else _transform(profile, "RGB")(stored)
+        shown = _through(stored, profile)
     else:
         stored = image.getchannel(0) if image.mode == "LA" else image
-        shown = _transform(profile, "L")(stored)
+        shown = stored.convert("RGB").point(_grey_levels(profile))
     stored = stored.convert("RGB")
     if stored.size != shown.size:
         stored = stored.resize(shown.size, Image.Resampling.BOX)
@@ -103,7 +103,7 @@ def from_ink(image: Image.Image, colour: Colour) -> list[tuple[str, Image.Image]
     subtracted = image.convert("RGB")
     if colour.profile is None or colour.profile.space != "CMYK":
         return [("", subtracted)]
-    shown = _by_table(image, colour.profile)
+    shown = _through(image, colour.profile)
     if shown.size == subtracted.size and mean_difference(shown, subtracted) <= _INK_MUCH:
         return [("", shown)]
     return [("", shown), ("without profile", subtracted)]
@@ -112,7 +112,7 @@ def from_ink(image: Image.Image, colour: Colour) -> list[tuple[str, Image.Image]
 def _is_usual(profile: icc.Profile) -> bool:
     """Whether curves and matrix change hardly anything: probed at every level, as a curve may jump at any."""
     mode = "L" if profile.space == "GRAY" else "RGB"
-    apply = _transform(profile, mode)
+    apply = _transform(profile, mode, ImageCms.Flags.NOOPTIMIZE)
     levels = bytes(range(256))
     grey = Image.frombytes("L", (256, 1), levels).convert(mode)
     ramps = [
@@ -131,8 +131,15 @@ def _is_usual(profile: icc.Profile) -> bool:
     return mode == "L" or mean_difference(_CUBE, apply(_CUBE)) <= _USUAL_MEAN
 
 
-def _by_table(image: Image.Image, profile: icc.Profile) -> Image.Image:
-    """Through a profile's table. LittleCMS samples it at some points for speed, which may miss what it does.
+def _grey_levels(profile: icc.Profile) -> list[int]:
+    """What each of 256 levels becomes in R, G and B, one table after another."""
+    ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
+    bands = _transform(profile, "L", ImageCms.Flags.NOOPTIMIZE)(ramp).split()
+    return [level for band in bands for level in band.tobytes()]
+
+
+def _through(image: Image.Image, profile: icc.Profile) -> Image.Image:
+    """Through a profile. LittleCMS samples one at some points for speed, which may miss what it does.
 
     Where a look at the picture shows that, every pixel is looked up, of a smaller picture.
     """

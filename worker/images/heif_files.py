@@ -1,5 +1,7 @@
 """AVIF and HEIF as browsers and phones show them."""
 
+from collections.abc import Sequence
+
 from PIL import ExifTags, Image
 
 from worker.images import colours, icc, iso_media
@@ -11,7 +13,7 @@ _SRGB_LIKE = frozenset({1, 2, 6, 13, 14, 15})  # transfers that are shown as the
 
 
 class AvifFile(Opened):
-    """Cut to its clean aperture, which libavif leaves to its callers."""
+    """Cut to its clean aperture, which libavif leaves to its callers; and all of it, as viewers differ."""
 
     decoder = "AVIF"
 
@@ -30,7 +32,11 @@ class AvifFile(Opened):
 
     def still(self, index: int) -> Image.Image:
         image = super().still(index)
-        return image if self._box is None else image.crop(self._box)
+        return image if self._box is None or self.frames > 1 else image.crop(self._box)
+
+    def further(self) -> Sequence[tuple[str, Image.Image]]:
+        """All of it: Chromium honours an aperture at the upper left corner alone, and others none."""
+        return () if self._box is None else [("without aperture", self.image.convert("RGB"))]
 
 
 class HeifFile(Opened):
