@@ -139,6 +139,7 @@ class _Reader:
         match chunk.kind:
             case b"IDAT":
                 self._pixels.append(chunk.whole)
+                self._png.dubious |= not chunk.is_sound()
             case b"PLTE":
                 self._take_palette(chunk)
             case b"fcTL" | b"fdAT":
