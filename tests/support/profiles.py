@@ -31,14 +31,14 @@ def spiked_curve(chance: Random) -> bytes:
 
 def table(chance: Random) -> bytes:
     """An mft1 table for RGB that swaps or darkens."""
-    grid = 3
+    grid = 9
     nodes = []
     dark, swap = chance.random() < 0.5, chance.random() < 0.5
     for r in range(grid):
         for g in range(grid):
             for b in range(grid):
-                level = (r + g + b) / 6 * (0.2 if dark else 1.0)
-                nodes += [round(255 * level), 128 + (40 * (b - r) if swap else 40 * (r - b)), 128]
+                level = (r + g + b) / (3 * (grid - 1)) * (0.2 if dark else 1.0)
+                nodes += [round(255 * level), 128 + (40 * (b - r) if swap else 40 * (r - b)) // ((grid - 1) // 2), 128]
     identity = bytes(range(256))
     matrix = struct.pack("!9i", *(65536 if n % 4 == 0 else 0 for n in range(9)))
     return b"mft1" + bytes(4) + bytes((3, 3, grid, 0)) + matrix + identity * 3 + bytes(nodes) + identity * 3

@@ -1,4 +1,4 @@
-"""The orientation in an EXIF block, read as Chromium does: the first such tag of the first directory counts."""
+"""The orientation in an EXIF block, read as Chromium does: the first valid tag of the first directory counts."""
 
 import struct
 
@@ -19,8 +19,8 @@ def orientation(block: bytes) -> int:
         (count,) = struct.unpack_from(order + "H", block, at)
         for entry in range(at + 2, at + 2 + count * _ENTRY_BYTES, _ENTRY_BYTES):
             tag, kind, values, value = struct.unpack_from(order + "HHIH", block, entry)
-            if tag == _ORIENTATION and kind == _SHORT and values == 1:
-                return value if 1 <= value <= 8 else 1
+            if tag == _ORIENTATION and kind == _SHORT and values == 1 and 1 <= value <= 8:
+                return value
     except struct.error:
         pass
     return 1
