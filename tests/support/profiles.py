@@ -38,7 +38,11 @@ def table(chance: Random) -> bytes:
         for g in range(grid):
             for b in range(grid):
                 level = (r + g + b) / (3 * (grid - 1)) * (0.2 if dark else 1.0)
-                nodes += [round(255 * level), 128 + (40 * (b - r) if swap else 40 * (r - b)) // ((grid - 1) // 2), 128]
+                nodes += [
+                    round(255 * level),
+                    128 + (40 * (b - r) if swap else 40 * (r - b)) // ((grid - 1) // 2),
+                    128,
+                ]
     identity = bytes(range(256))
     matrix = struct.pack("!9i", *(65536 if n % 4 == 0 else 0 for n in range(9)))
     return b"mft1" + bytes(4) + bytes((3, 3, grid, 0)) + matrix + identity * 3 + bytes(nodes) + identity * 3
@@ -82,6 +86,8 @@ def random_profile(chance: Random, space: bytes) -> bytes:
         tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")] + [(b"wtpt", _xyz(_D50))]
     connection = b"XYZ "
     if space == b"RGB " and chance.random() < 0.15:
+        # Chromium goes through the curves too, and loses what they cannot hold: usual ones hold all.
+        tags = [(name, gamma_curve(2.2) if name.endswith(b"TRC") else body) for name, body in tags]
         tags.append((b"A2B0", table(chance)))
         connection = b"Lab "
     if chance.random() < 0.2:  # a tag twice: the first one counts

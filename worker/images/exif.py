@@ -20,7 +20,7 @@ def orientation(block: bytes) -> int:
         for entry in range(at + 2, at + 2 + count * _ENTRY_BYTES, _ENTRY_BYTES):
             tag, kind, values, value = struct.unpack_from(order + "HHIH", block, entry)
             if tag == _ORIENTATION and kind == _SHORT and values == 1 and 1 <= value <= 8:
-                return value
+                return int(value)
     except struct.error:
         pass
     return 1

@@ -50,10 +50,9 @@ def read(data: bytes) -> Profile:
     else:
         raise ProfileError(f"nothing that can be used for {space!r}")
     used[b"wtpt"] = tags.get(b"wtpt", _xyz(_D50))
-    major = min(max(data[8], 2), 4)
-    header = _header(
-        space, data[20:24] if lut is not None else b"XYZ ", version=bytes((major, data[9], 0, 0))
-    )
+    # As of version 2, for which LittleCMS moves no black point; browsers move none for any.
+    connection = data[20:24] if lut is not None else b"XYZ "
+    header = _header(space, connection, version=b"\2\x40\0\0")
     return Profile(_assemble(header, used), space.decode("ascii").strip(), table=lut is not None)
 
 

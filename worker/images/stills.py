@@ -10,6 +10,7 @@ from itertools import chain
 from PIL import AvifImagePlugin, Image, ImageCms
 
 from worker.images.bmp import BmpFile
+from worker.images.bounded import bounded
 from worker.images.colours import PROFILE_UNREADABLE, Colour, from_ink, honoured
 from worker.images.difference import mean_difference
 from worker.images.formats import DECODERS
@@ -141,7 +142,7 @@ def _distance(first: Image.Image | None, image: Image.Image, name: str) -> float
     if first is None or name.endswith(_AS_STORED):
         return None  # the same picture, turned
     if first.size != image.size:
-        first = first.resize(image.size, Image.Resampling.BOX, reducing_gap=2.0)
+        first = first.resize(image.size, Image.Resampling.BOX)
     return mean_difference(first, image)
 
 
@@ -152,8 +153,10 @@ def _views(image: Image.Image, file: Opened) -> Iterator[Named]:
     """What viewers show of one frame, RGB: first what most do, the colours as they are stored."""
     for name, reading in _readings(to_eight_bits(image), file):
         for number, turn in enumerate(file.turns):
-            upright = turned(reading, turn)
-            for page, flat in flatten(upright) if upright.mode == "RGBA" else [("", upright)]:
+            upright = turned(bounded(reading) if name or number else reading, turn)
+            pages = flatten(upright) if upright.mode == "RGBA" else iter([("", upright)])
+            del upright
+            for page, flat in pages:
                 yield " ".join(part for part in (page, name, _AS_STORED if number else "") if part), flat
 
 

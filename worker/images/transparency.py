@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from worker.images.bounded import bounded
+
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 _SEEN = 10  # levels of 255 that a page of another colour must change, for a person to see it
@@ -12,13 +14,14 @@ _NEARLY_OPAQUE = 224  # from here up, and without contrast, every page shows the
 
 
 def flatten(image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
-    """RGB of an RGBA picture: one, named "", or, where a page's colour shows, "on white" and "on black"."""
+    """RGB of an RGBA picture: one, named "", or, where a page's colour shows, "on white" and "on black", bounded."""
     alpha = image.getchannel("A")
     if not shows_through(alpha):
         yield "", _over(image, alpha, _WHITE)
         return
     yield "on white", _over(image, alpha, _WHITE)
-    yield "on black", _over(image, alpha, _BLACK)
+    small = bounded(image)
+    yield "on black", _over(small, small.getchannel("A"), _BLACK)
 
 
 def shows_through(alpha: Image.Image) -> bool:
