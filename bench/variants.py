@@ -55,9 +55,8 @@ def main() -> None:
                 if options.keep:
                     (options.keep / f"{row.name.replace(' ', '-')}.bin").write_bytes(data)
     decoder.close()
-    print(
-        f"{options.count} pictures in {time.perf_counter() - started:.0f} s; Chromium {chromium.version if chromium else 'not asked'}"
-    )
+    version = chromium.version if chromium else "not asked"
+    print(f"{options.count} pictures in {time.perf_counter() - started:.0f} s; Chromium {version}")
     print(f"slowest decode {slowest:.0f} ms")
     for kind, counts in ends.items():
         print(f"{kind:18} " + ", ".join(f"{end} {count}" for end, count in counts.most_common()))

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from moderation.assessment import Priority, State
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
+from moderation.ledger.audit.turn import standing
 from moderation.ledger.watch import Watch
+from moderation.log import get_logger
 from moderation.metrics import Described, describe
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _L = "ledger"
 
@@ -76,6 +77,36 @@ _UNACCOUNTED = describe(
     "gauge",
     "vetline_ledger_unaccounted",
     "At the last audit: accepted - open - terminal, and verdicts of what is not done. Anything but 0 is a defect.",
+    where=_L,
+)
+_BREACHES = describe(
+    "gauge",
+    "vetline_audit_breaches",
+    "Where the ledger contradicts itself, by check, in the audit's last whole round. Anything but 0 is a defect.",
+    ["check"],
+    where=_L,
+)
+_AUDIT_TIMES = {
+    "taken_at": describe(
+        "gauge",
+        "vetline_audit_last_turn_timestamp_seconds",
+        "When a worker last audited some of this part.",
+        ["part"],
+        where=_L,
+    ),
+    "completed_at": describe(
+        "gauge",
+        "vetline_audit_last_complete_timestamp_seconds",
+        "When the audit last came to the end of this part; 0: never yet.",
+        ["part"],
+        where=_L,
+    ),
+}
+_AUDIT_ROWS = describe(
+    "gauge",
+    "vetline_audit_rows",
+    "Rows that the audit has compared in its present round.",
+    ["part"],
     where=_L,
 )
 _MESSAGES = describe("gauge", "vetline_redis_messages", "Messages waiting in Redis, both queues.", where=_L)
@@ -173,6 +204,13 @@ def _audit(row: dict[str, int], age_s: float) -> Iterator[Metric]:
     yield _gauge(_UNACCOUNTED, {(): abs(missing) + row["stray_verdicts"]})
 
 
+def _reconciled(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
+    yield _gauge(_BREACHES, {(check,): count for check, count in standing(rows).items()})
+    for field, told in _AUDIT_TIMES.items():
+        yield _gauge(told, {(row["part"],): row[field] or 0 for row in rows})
+    yield _gauge(_AUDIT_ROWS, {(row["part"],): row["rows"] for row in rows})
+
+
 _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "counts": _counts,
     "waiting": _waiting,
@@ -182,4 +220,5 @@ _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "failures": _failures,
     "sweep": _sweep,
     "audit": _audit,
+    "reconciled": _reconciled,
 }

@@ -33,7 +33,7 @@ _SOURCE = "A file, folder, URL, list (.txt, .jsonl, .csv, .parquet), s3://bucket
 
 @commands.command()
 def enqueue(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=_SOURCE)],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help=_SOURCE)],
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,10 +81,11 @@ def enqueue(
     tickets: Annotated[bool, typer.Option("--tickets", help="Print a JSON line for each item.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON on stdout.")] = False,
 ) -> None:
-    """Submit images for judging. What is enqueued twice is judged once, unless --again.
+    """Submit images from files, folders, URLs, lists or S3.
 
-    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3; it
-    is 3 too where somebody cancelled what was enqueued before, which only --again judges.
+    What is enqueued twice is judged once, unless --again. Interrupted, the same command goes on where it stopped.
+    What is refused goes to a file, and the exit code is 3; it is 3 too where somebody cancelled what was enqueued
+    before, which only --again judges.
     """
     shared = Shared(batch=batch, priority=priority, tenant=tenant)
     wanted = Wanted(policy or [DEFAULT_POLICY], shared, again)

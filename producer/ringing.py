@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import structlog
-
 from moderation import metrics
 from moderation.assessment import Priority, Submission, Ticket
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
+from moderation.log import get_logger
 from moderation.settings import QueueSettings
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _LOOK_AGAIN_S = 0.5  # a full or absent Redis is asked again no more often than this
 _DOWN_S = 5.0

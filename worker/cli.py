@@ -4,12 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-
-from moderation.cli.opening import check_tables
-from moderation.errors import BadSetting
-from moderation.ledger.engine import open_ledger
-from moderation.services.desk import resolve
 
 commands = typer.Typer()
 
@@ -26,8 +20,17 @@ def worker(
         str | None, typer.Option(help="`all`, or numbers such as 0,1: a worker with its own SGLang for each.")
     ] = None,
 ) -> None:
-    """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
-    # Celery and the judges are loaded here, not when `vetline --help` is asked for.
+    """Run a worker: claim, fetch, decode, judge and record.
+
+    It runs until SIGTERM or Ctrl-C, and finishes what is in hand before it ends.
+    """
+    # Loaded here, as the other commands of this file need none of it; worker-status is asked every few seconds.
+    from pydantic import ValidationError
+
+    from moderation.cli.opening import check_tables
+    from moderation.errors import BadSetting
+    from moderation.ledger.engine import open_ledger
+    from moderation.services.desk import resolve
     from worker.assembly import assemble
     from worker.fleet import run_fleet
     from worker.gpus import chosen
@@ -67,7 +70,10 @@ def worker_status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Ask the workers here whether they would take an item now; exit 0 ready, 75 waiting, 1 not well or none."""
+    """Ask the workers here whether they are ready.
+
+    Exit code 0: ready. 75: waiting for something, such as SGLang. 1: not well, or no worker runs here.
+    """
     from worker.asking import worker_status as run
 
     raise typer.Exit(run(port=port, live_only=live, as_json=as_json))
@@ -85,8 +91,10 @@ def up(
         int | None, typer.Option(help="Where Flower listens on loopback; 5555 if free.")
     ] = None,
 ) -> None:
-    """Run Postgres, Redis, a worker and Flower here, until Ctrl-C. Whatever is configured is used instead."""
-    # Loaded here, not when `vetline --help` is asked for; so below.
+    """Run Postgres, Redis, a worker and Flower here.
+
+    A service that DATABASE_URL or REDIS_URL names is used instead of one of its own. Ctrl-C ends all of it.
+    """
     from worker.up import up as run
 
     given = {"--judge": judge, "--concurrency": concurrency}
@@ -97,9 +105,14 @@ def up(
 
 @commands.command()
 def demo(
-    samples: Annotated[Path, typer.Argument(help="A folder of images, or one image.")] = Path("samples"),
+    samples: Annotated[
+        Path, typer.Argument(metavar="SAMPLES", help="A folder of images, or one image.")
+    ] = Path("samples"),
 ) -> None:
-    """Judge sample images on this machine with the small CPU judge and print their verdicts."""
+    """Judge sample images here with the small CPU judge.
+
+    Prints a verdict for each image, and needs no GPU.
+    """
     from worker.demo import demo as run
 
     raise typer.Exit(run(samples))
@@ -112,7 +125,10 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Look at this machine and its settings, a line for each thing; exit 1 where there is a problem."""
+    """Check this machine, its services and its settings.
+
+    Prints a line for each check. Exit code 1 where there is a problem.
+    """
     from worker.doctor import doctor as run
 
     raise typer.Exit(run(worker_only=worker, as_json=as_json))

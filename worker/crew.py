@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from moderation.cli.places import told_put_back
 from moderation.errors import Misuse, VetlineError
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
@@ -69,16 +70,20 @@ def stop_all(members: Sequence["Member"], stopping: Stopping) -> None:
         member.stop(stopping)
 
 
-def prepare(services: Services) -> tuple[str, str]:
-    """Bring the tables and the built-in policies up to this release. The revisions before and after."""
+def prepare(services: Services) -> tuple[str, str, list[str]]:
+    """Bring the tables and the built-in policies up to this release.
+
+    The revisions before and after, and a line for each consumer or webhook that was put back.
+    """
     engine = open_ledger(services.database_url)
     try:
         before = migrate.current(engine)
-        after = migrate.upgrade(engine)
+        after = migrate.upgrade_tables(engine)
         seed_builtin(engine)
+        put_back = list(told_put_back(engine, after.places))
     finally:
         engine.dispose()
-    return before, after
+    return before, after.revision, put_back
 
 
 class Member:

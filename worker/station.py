@@ -17,10 +17,11 @@ from moderation.errors import Misuse, VetlineError
 from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.reuse import Known, find_known
 from moderation.policy import PolicyRevision
-from moderation.settings import LeaseSettings, QueueSettings
+from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
 from moderation.verdict import Verdict
 from worker.assess import Subject, assess
+from worker.auditor import Auditor
 from worker.clock import Clock
 from worker.desk import Desk
 from worker.gate import Gate
@@ -107,6 +108,7 @@ class Station:
             bundle=self.desk.at_once,
             tick=partial(self.pulse.beat, "sweeper"),
         )
+        self._auditor = Auditor(self._engine, AuditSettings())
         self._presence = Presence(
             self._engine, self._lease, report=self.report, runtime=self._tools.judge.runtime
         )
@@ -118,7 +120,14 @@ class Station:
             runtime.start(
                 board=self.board, on_down=self.gate.shut, on_hopeless=lambda error: leave(_exit_code(error))
             )
-        for part in (self.gate, self._heartbeat, self._sweeper, self.herald, self._presence):
+        for part in (
+            self.gate,
+            self._heartbeat,
+            self._sweeper,
+            self.herald,
+            self._presence,
+            self._auditor,
+        ):
             part.start()
         tracing.start("worker")
         self._show()
@@ -154,7 +163,14 @@ class Station:
     def stop(self) -> None:
         """After the last item: stop the parts and let go of everything."""
         self._sharing.close()
-        for part in (self.desk, self.herald, self._sweeper, self._heartbeat, self._trial):
+        for part in (
+            self.desk,
+            self.herald,
+            self._auditor,
+            self._sweeper,
+            self._heartbeat,
+            self._trial,
+        ):
             part.stop()
         self._tools.close()
         self._presence.stop()

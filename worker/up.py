@@ -55,10 +55,12 @@ def _serve(told: Interleaved, stopping: Stopping, worker_options: Sequence[str],
 
 
 def _prepare(services: Services, told: Interleaved) -> None:
-    before, after = prepare(services)
+    before, after, put_back = prepare(services)
     told.say(
         "up", f"Postgres {services.database_from}, Redis {services.redis_from}, tables {before} -> {after}"
     )
+    for line in put_back:
+        told.say("up", line)
 
 
 def _flower_port() -> int:

@@ -14,6 +14,7 @@ from bench.chaos.crew import Crew
 from bench.chaos.history import History
 from bench.chaos.monkey import Monkey
 from bench.chaos.plan import Plan
+from bench.followers import NEXT_ID, WEBHOOK_ENV, Endpoint, Follower
 from moderation.errors import LedgerUnavailable
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
@@ -23,10 +24,12 @@ from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from producer import Client
 from tests.support.sglang_server import ScriptedServer
+from tests.support.transaction_ids import go_on_at
 
 console = Console(stderr=True, highlight=False)
 
 _POLICY = "llavaguard-default"
+_READ_OUT_S = 60.0
 _TERMINAL = ("done", "failed", "cancelled")
 _BUSY = text("SELECT DISTINCT worker FROM assessment WHERE state = 'running'")
 
@@ -46,6 +49,9 @@ def run(plan: Plan, folder: Path) -> Outcome:
         stack.callback(engine.dispose)
         migrate.upgrade(engine)
         seed_builtin(engine)
+        engine.dispose()
+        go_on_at(postgres, folder / "postgres", NEXT_ID)
+        readers = _Readers(stack, engine, postgres.url)
         uris = [_image(images, plan, number) for number in range(plan.items)]
         crew = Crew(
             ["-m", "moderation.cli", "worker", "--sglang-url", server.url, "--name"],
@@ -69,8 +75,30 @@ def run(plan: Plan, folder: Path) -> Outcome:
         _break_while_submitting(plan, monkey, uris, client, history)
         monkey.rest()
         _wait_for_the_end(plan, engine)
+        given = readers.read_out()
         crew.dismiss()
-        return check(history.path, engine)
+        return check(history.path, engine, given)
+
+
+class _Readers:
+    """Everybody who reads the feed of a run. The workers send to the endpoint."""
+
+    def __init__(self, stack: ExitStack, engine: Engine, database_url: str) -> None:
+        self._engine = engine
+        self._feed = stack.enter_context(Follower(database_url))
+        self._consumer = stack.enter_context(Follower(database_url, consumer="chaos"))
+        self._endpoint = stack.enter_context(Endpoint(engine))
+
+    def read_out(self) -> dict[str, list[str]]:
+        """What each was given once nothing is left, or it has had a minute to come to the end."""
+        for follower in (self._feed, self._consumer):
+            follower.read_out(self._engine, limit_s=_READ_OUT_S)
+        self._endpoint.read_out(limit_s=_READ_OUT_S)
+        return {
+            "feed": list(self._feed.given),
+            "consumer": list(self._consumer.given),
+            "webhook": self._endpoint.given,
+        }
 
 
 def _image(folder: Path, plan: Plan, number: int) -> str:
@@ -94,6 +122,7 @@ def _worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> 
         "VETLINE_LEASE_LEASE_S": str(plan.lease_s),
         "VETLINE_LEASE_BEAT_S": str(plan.lease_s / 4),
         "VETLINE_FAULT": "judge=kill~poison",
+        **WEBHOOK_ENV,
     }
 
 

@@ -63,9 +63,10 @@ def retry(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Queue failed assessments again, with a fresh count of attempts. Their history is kept.
+    """Queue failed assessments again.
 
-    An ID that is not retried is named with the reason, and the exit code is 3.
+    They get a fresh count of attempts, and their history is kept. An ID that is not retried is named with the
+    reason, and the exit code is 3.
     """
     selection = _narrowed(
         selected(
@@ -107,9 +108,10 @@ def cancel(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Cancel assessments that no worker has claimed. To submit them again takes enqueue --again, or other keys.
+    """Cancel assessments that no worker has claimed.
 
-    An ID that is not cancelled is named with the reason, and the exit code is 3.
+    To submit them again takes `vetline enqueue --again`, or other keys. An ID that is not cancelled is named with
+    the reason, and the exit code is 3.
     """
     selection = _narrowed(
         selected(
@@ -140,7 +142,10 @@ def requeue_stuck(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Free what dead workers hold and ring again what nobody answered, as any worker's sweeper does each second."""
+    """Free what dead workers hold; ring again what was lost.
+
+    Every worker's sweeper does this each second; this is for when no worker runs.
+    """
     after_s = age(older_than).total_seconds()
     with opened_ledger() as engine:
         done = count_stuck(engine, after_s=after_s) if dry_run else _free(engine, after_s)

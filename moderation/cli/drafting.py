@@ -25,7 +25,7 @@ from moderation.policy import PolicyRevision
 from moderation.verdict import Rating
 
 commands = typer.Typer()
-_export = typer.Typer(help="What others ask for, in their own forms.", no_args_is_help=True)
+_export = typer.Typer(help="Export verdicts in forms that others prescribe.", no_args_is_help=True)
 commands.add_typer(_export, name="export")
 
 _SAID = 20  # refusals named on stderr; --refused has all
@@ -98,10 +98,10 @@ def dsa(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draft statements of reasons (EU DSA, Article 17) for Unsafe verdicts, one JSON object a line.
+    """Draft statements of reasons (EU DSA, Article 17).
 
-    They are drafts: nothing is submitted, and a person checks each. Where an image was judged again, the last verdict
-    counts. Exit code 3 where some could not be drafted.
+    One for each Unsafe verdict, a JSON object a line. They are drafts: nothing is submitted, and a person checks
+    each. Where an image was judged again, the last verdict counts. Exit code 3 where some could not be drafted.
     """
     if as_json and output is None:
         raise InvalidSubmission("--json is about totals on stdout: say --output FILE for the drafts")

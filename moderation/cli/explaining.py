@@ -29,7 +29,10 @@ def explain(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The whole story of one assessment: every attempt, the raw answers, the digests, what it is related to."""
+    """Tell the whole story of one assessment.
+
+    Every attempt, the raw answers, the verdict with its digests, and related assessments.
+    """
     try:
         wanted = UUID(id_)
     except ValueError:

@@ -77,7 +77,10 @@ def verdicts(
     as_json: Json = False,
     fail_on: Annotated[str | None, typer.Option(help="`unsafe`: exit 4 if any image is.")] = None,
 ) -> None:
-    """Verdicts, in the order they were committed: a table, JSON lines, CSV or Parquet."""
+    """List verdicts, or write them as JSON lines, CSV or Parquet.
+
+    They come in the order in which they were committed.
+    """
     if fail_on not in {None, "unsafe"}:
         raise InvalidSubmission(f"--fail-on takes unsafe, not {fail_on!r}")
     if group_by is not None and not re.fullmatch(r"folder|metadata:.+", group_by):

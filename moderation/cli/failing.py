@@ -37,7 +37,10 @@ def failed(
     limit: Annotated[int, typer.Option(min=0, help="Items shown.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """What failed: counts first, by code and host unless told otherwise; then the items, oldest first."""
+    """Show what failed, by error code and host.
+
+    Counts come first, then the items, oldest first.
+    """
     selection = selected(
         code=code,
         batch=batch,

@@ -8,20 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_json
-from sqlalchemy import Engine
 
 from moderation.cli.opening import check_tables, opened_ledger
 from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.cli.reading import Batch, Json, Policy
-from moderation.cursor import START, Cursor
-from moderation.feed import NOW, Feed, Published
+from moderation.feed import Feed, Published
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.feed import check_place, end
+from moderation.ledger.verification import Kind
 from moderation.services.desk import resolve
 
 commands = typer.Typer()
-_consumer = typer.Typer(help="Named consumers of the feed and their places.", no_args_is_help=True)
+_consumer = typer.Typer(help="List, move and remove named consumers of the feed.", no_args_is_help=True)
 commands.add_typer(_consumer, name="consumer")
 
 After = Annotated[str | None, typer.Option(help="Begin behind this cursor, or `now`; else at the first.")]
@@ -52,9 +51,10 @@ def feed(
         bool, typer.Option("--json", help="A JSON object a line, which it is anyway.")
     ] = False,
 ) -> None:
-    """Verdicts in order, a JSON object a line. With --consumer each comes at least once, across restarts.
+    """Print verdicts in order, a JSON object a line.
 
-    A batch is acknowledged once its lines were written. Each line holds the cursor behind it.
+    With --consumer each comes at least once, across restarts. A batch is acknowledged once its lines were written.
+    Each line holds the cursor behind it.
     """
     with resolve(need_redis=False) as services:
         engine = open_ledger(services.database_url)
@@ -83,7 +83,7 @@ def feed(
 
 @_consumer.command("list")
 def list_(as_json: Json = False) -> None:
-    """Every consumer: what it reads, how far it is behind, who reads under its name."""
+    """List consumers: what each reads and how far behind it is."""
     with opened_ledger() as engine:
         rows = consumers.consumers(engine)
     if as_json:
@@ -96,13 +96,28 @@ def list_(as_json: Json = False) -> None:
 def move(
     name: Name, after: Annotated[str, typer.Option(help="A cursor, `start` or `now`.")], as_json: Json = False
 ) -> None:
-    """Set a consumer's place, back or forth. What lies between comes again, or never comes."""
+    """Set a consumer's place, back or forth.
+
+    What lies between comes again, or never comes.
+    """
     with opened_ledger() as engine:
         consumers.move(engine, name, place_named(engine, after))
     if as_json:
         print_json({"moved": name})
     else:
         talk(f"moved: {name}")
+
+
+@_consumer.command("verify")
+def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
+    """Compare what was given out with what exists.
+
+    Counts since the place was last found whole.
+
+    Where fewer were given out, the place is set back, and all since then comes
+    again; exit 1. Stop readers of release 0.1.0 first: they do not count.
+    """
+    verify(Kind.CONSUMER, name, after, repair=repair, as_json=as_json)
 
 
 @_consumer.command()
@@ -114,17 +129,6 @@ def remove(name: Name, as_json: Json = False) -> None:
         print_json({"removed": name})
     else:
         talk(f"removed: {name}")
-
-
-def place_named(engine: Engine, text: str) -> Cursor:
-    """A cursor's text, `start` or `now`. Raises InvalidCursor."""
-    if text == "start":
-        return START
-    if text == NOW:
-        return end(engine)
-    cursor = Cursor.parse(text)
-    check_place(engine, cursor)
-    return cursor
 
 
 def shown_filter(row: dict[str, Any]) -> str:

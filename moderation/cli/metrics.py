@@ -17,8 +17,11 @@ def metrics(
     ] = "127.0.0.1",
     once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
 ) -> None:
-    """Serve the ledger's metrics until SIGTERM. What each means: docs/metrics.md."""
-    # Loaded here, not when `vetline --help` is asked for.
+    """Serve the ledger's metrics for Prometheus.
+
+    It runs until SIGTERM or Ctrl-C. docs/metrics.md says what each metric means.
+    """
+    # Loaded here, not for this command's --help.
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
     from moderation.cli.opening import check_tables

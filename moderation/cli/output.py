@@ -2,29 +2,21 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # rich is loaded where a table or a bar is drawn
+    from rich.progress import Progress
 
 Row = Mapping[str, Any]
 
 
 def talk(line: str) -> None:
     """One line for a person, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def span(seconds: float | None) -> str:
@@ -38,40 +30,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
-class _Rate(ProgressColumn):
-    """Items a second since the start; the task's field `before` is what was done before it."""
-
-    def render(self, task: Task) -> Text:
-        rate = _rate(task)
-        return Text("" if rate is None else f"{rate:,.0f}/s")
-
-
-class _Left(ProgressColumn):
-    """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
-
-    def render(self, task: Task) -> Text:
-        rate, left = _rate(task), task.remaining
-        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
-
-
-def _rate(task: Task) -> float | None:
-    return (task.completed - task.fields.get("before", 0)) / task.elapsed if task.elapsed else None
-
-
-def progress_bar() -> Progress:
+def progress_bar() -> "Progress":
     """A bar on stderr where that is a terminal; nothing where nobody looks. Time left where the total is known."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        _Left(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+    from moderation.cli.progress import bar
+
+    return bar()
 
 
 def print_json(value: Any) -> None:
@@ -92,6 +55,9 @@ def print_table(
     rows: Iterable[Row], columns: Mapping[str, str], *, style: Callable[[Row], str | None] = lambda _: None
 ) -> int:
     """A table on stdout, as wide as the terminal. columns: heading by field. How many rows there were."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns.values():

@@ -29,7 +29,10 @@ def pause(
     reason: Annotated[str, typer.Option(help="Shown by status for as long as it lasts.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Claim nothing more of a batch, a policy, a tenant, or everything. What runs may finish; nothing is lost."""
+    """Pause a batch, a policy, a tenant or everything.
+
+    Workers claim nothing more of it. What runs may finish, and nothing is lost.
+    """
     scope, name = _target(batch, policy, tenant, everything)
     with opened_ledger() as engine:
         changed = pauses.pause(engine, scope, name, reason=reason, by=_user())
@@ -44,7 +47,10 @@ def resume(
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
-    """End a pause. --all ends the pause of everything, and leaves those of single batches, policies and tenants."""
+    """End a pause.
+
+    --all ends the pause of everything, and leaves those of single batches, policies and tenants.
+    """
     scope, name = _target(batch, policy, tenant, everything)
     with opened_ledger() as engine:
         changed = pauses.resume(engine, scope, name)
@@ -53,13 +59,18 @@ def resume(
 
 @commands.command()
 def cap(
-    in_hand: Annotated[int | None, typer.Argument(min=1, help="At most so many under way at once.")] = None,
+    in_hand: Annotated[
+        int | None, typer.Argument(metavar="COUNT", min=1, help="At most so many under way at once.")
+    ] = None,
     batch: OfBatch = None,
     tenant: OfTenant = None,
     lift: Annotated[bool, typer.Option("--lift", help="No cap any more.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let at most so many of a batch or tenant be under way at once; without a number, list the caps."""
+    """Limit how much of a batch or tenant runs at once.
+
+    Without a number, list the caps.
+    """
     if in_hand is None and not lift:
         _list_caps(as_json)
         return

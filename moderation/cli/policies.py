@@ -19,7 +19,9 @@ from moderation.policy.text import check_text
 
 commands = typer.Typer()
 _policy = typer.Typer(
-    help="Policies: what may not pass, in revisions that never change.", no_args_is_help=True
+    help="Add, show, compare and retire policies.\n\n"
+    "A policy says what may not pass. Its revisions never change.",
+    no_args_is_help=True,
 )
 commands.add_typer(_policy, name="policy")
 _policy.command()(impact)
@@ -38,7 +40,7 @@ _TABLE = {
 
 @_policy.command("list")
 def list_(as_json: Json = False) -> None:
-    """Every policy and its revisions."""
+    """List every policy and its revisions."""
     with opened_ledger() as engine:
         rows = [_row(entry) for entry in registry.entries(engine)]
     if as_json:
@@ -49,7 +51,7 @@ def list_(as_json: Json = False) -> None:
 
 @_policy.command()
 def show(ref: Ref, as_json: Json = False) -> None:
-    """A revision's categories and bullets, who added it, and what its owner should know."""
+    """Show a revision's categories, its author and warnings."""
     with opened_ledger() as engine:
         entry = registry.find(engine, ref)
     policy = entry.content
@@ -71,7 +73,7 @@ def show(ref: Ref, as_json: Json = False) -> None:
 
 @_policy.command()
 def render(ref: Ref, as_json: Json = False) -> None:
-    """The exact text that the model reads."""
+    """Print the exact text that the model reads."""
     with opened_ledger() as engine:
         policy = registry.find(engine, ref).content
     if as_json:
@@ -87,7 +89,7 @@ def add(
     by: Annotated[str | None, typer.Option(help="Who adds it; your login name if left out.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a policy file and make it the policy's next revision."""
+    """Check a policy file and make it the next revision."""
     policy = _read(file)
     who = plain_words("--by", by if by is not None else login_name())
     why = plain_words("--reason", reason) if reason else ""
@@ -111,7 +113,10 @@ def diff(
     after: Annotated[str, typer.Argument(metavar="B", help="ID, ID@REV, or a file.")],
     as_json: Json = False,
 ) -> None:
-    """What changed from A to B, and whether the model reads another text."""
+    """Compare two revisions or files.
+
+    Says what changed from A to B, and whether the model reads another text.
+    """
     found = _found(before, after)
     told = describe_diff(found[0], found[1])
     # A file is called by its name: its revision may not be given yet.
@@ -126,7 +131,10 @@ def diff(
 
 @_policy.command()
 def retire(ref: Ref, as_json: Json = False) -> None:
-    """Take no new images under a policy, or under one revision; what was submitted is still judged."""
+    """Take no new images under a policy or a revision.
+
+    What was submitted is still judged.
+    """
     with opened_ledger() as engine:
         retired = registry.retire(engine, ref)
     if as_json:

@@ -21,7 +21,10 @@ Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 
 @commands.command()
 def status(batch: Batch = None, tenant: Tenant = None, as_json: Json = False) -> None:
-    """Counts by state, pace, time left, workers, and what is paused or capped."""
+    """Show counts by state, pace, workers and pauses.
+
+    The pace is of the last minute; the time left is what is open at that pace.
+    """
     with opened_ledger() as engine:
         progress = tally.progress(engine, batch=batch, tenant=tenant)
         swept = reading.last_sweep(engine)

@@ -45,9 +45,10 @@ def reassess(
     batch: Annotated[str | None, typer.Option(help="A name to find the new assessments by.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge again, at low priority, what stands under one revision of a policy under another.
+    """Judge again under another revision of a policy.
 
-    Run it again at any time: what it queued before is not queued twice.
+    What has a verdict under the one revision is queued under the other, at low priority. Run it again at any time:
+    what it queued before is not queued twice.
     """
     choice = _choice(only, sample)
     name = batch or f"reassess-{policy}-{from_}-{to}"
@@ -68,7 +69,10 @@ def impact(
     limit: Annotated[int, typer.Option(min=0, help="List at most so many flipped items.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """What `vetline reassess` changed: Safe to Unsafe and Unsafe to Safe, by category, with the items."""
+    """Show what `vetline reassess` changed, by category.
+
+    Counts Safe to Unsafe and Unsafe to Safe, and lists the items that flipped.
+    """
     with opened_ledger() as engine:
         change = change_of(engine, policy, from_revision=from_, to_revision=to)
         found = ledger.impact(engine, change, limit=limit)

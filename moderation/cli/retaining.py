@@ -19,10 +19,10 @@ from moderation.ledger.retention import Cleared, clear_raw, clear_uris
 from moderation.settings import RetentionSettings
 
 commands = typer.Typer()
-_hold = typer.Typer(help="Legal holds: what retention may not clear.", no_args_is_help=True)
+_hold = typer.Typer(help="Keep what retention would clear: legal holds.", no_args_is_help=True)
 commands.add_typer(_hold, name="hold")
 
-Id = Annotated[str | None, typer.Argument(metavar="[ID]", help="One assessment.")]
+Id = Annotated[str | None, typer.Argument(metavar="ID", help="One assessment.")]
 OfBatch = Annotated[
     str | None, typer.Option("--batch", help="All of a batch, also what comes into it later.")
 ]
@@ -44,9 +44,10 @@ def retention(
     uri_days: Days = None,
     as_json: Json = False,
 ) -> None:
-    """Clear the raw outputs and URIs of what ended long ago; ratings, rationales and digests stay.
+    """Clear raw outputs and URIs of what ended long ago.
 
-    May be interrupted and run again at any time. Counts are by the month in which the assessments ended (UTC).
+    Ratings, rationales and digests stay. It may be interrupted and run again at any time. Counts are by the month
+    in which the assessments ended (UTC).
     """
     settings = RetentionSettings()
     now = datetime.now(UTC)
@@ -90,7 +91,7 @@ def add(
     by: By = None,
     as_json: Json = False,
 ) -> None:
-    """Clear nothing of a batch or an assessment until the hold is removed."""
+    """Hold a batch or an assessment: nothing of it is cleared."""
     held = _held(id_, batch)
     why, who = plain_words("--reason", reason), plain_words("--by", by or login_name())
     with opened_ledger() as engine:
@@ -103,7 +104,10 @@ def add(
 
 @_hold.command("remove")
 def remove(id_: Id = None, batch: OfBatch = None, by: By = None, as_json: Json = False) -> None:
-    """End a hold. The next retention clears what has become old meanwhile."""
+    """End a hold.
+
+    The next retention clears what has become old meanwhile.
+    """
     held, who = _held(id_, batch), plain_words("--by", by or login_name())
     with opened_ledger() as engine:
         removed = remove_hold(engine, held, by=who)
@@ -118,7 +122,7 @@ def list_(
     removed: Annotated[bool, typer.Option("--all", help="Those that were removed as well.")] = False,
     as_json: Json = False,
 ) -> None:
-    """What is held, by whom and why."""
+    """List what is held, by whom and why."""
     with opened_ledger() as engine:
         found = holds(engine, removed=removed)
     if as_json:

@@ -10,7 +10,7 @@ import typer
 from moderation.errors import InvalidSubmission
 from moderation.ledger.selection import Selection
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these assessments.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these assessments.")]
 All = Annotated[bool, typer.Option("--all", help="Every one; without a filter this is asked for.")]
 Code = Annotated[list[str] | None, typer.Option(help="Only failures with this code; may be repeated.")]
 Host = Annotated[str | None, typer.Option(help="Only images of this host, or S3 bucket.")]

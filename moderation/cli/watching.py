@@ -68,9 +68,9 @@ def watch(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Pace, states, failures, workers and their runtimes, time left; until Ctrl-C.
+    """Watch states, pace, failures and workers live.
 
-    --json, or a stdout that is no terminal: one line of JSON a look.
+    It looks again until Ctrl-C. With --json, or where stdout is no terminal, each look is a line of JSON.
     """
     console = Console()
     with opened_ledger() as engine:

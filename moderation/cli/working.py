@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from moderation.cli.output import span
 from moderation.ledger.crew import STATES
+
+if TYPE_CHECKING:  # rich is loaded where the table is drawn; `vetline status` prints a line
+    from rich.console import RenderableType
 
 Row = Mapping[str, Any]
 
@@ -41,8 +40,12 @@ def count_workers(states: Mapping[str, int]) -> str:
     return "workers: " + ", ".join(_WORDS[state].format(count) for state, count in states.items() if count)
 
 
-def worker_table(rows: Sequence[Row]) -> RenderableType:
+def worker_table(rows: Sequence[Row]) -> "RenderableType":
     """A line for each worker, and below it a line for each thing that it waits for."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     if not rows:
         return Text()
     table = Table(box=None, pad_edge=False, header_style="bold")

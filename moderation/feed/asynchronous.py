@@ -1,4 +1,8 @@
-"""AsyncFeed: the same feed for asyncio. Its steps run in one thread of its own; nothing of the loop is written twice."""
+"""AsyncFeed: the same feed for asyncio. Its steps run in one thread of its own; nothing of the loop is written twice.
+
+A step cannot be cancelled in its thread: it reads on when its caller is cancelled. What it read is kept for the next
+caller, and is not acknowledged before it was handed out.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,6 +24,8 @@ class AsyncFeed:
         self._options = options
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
         self._feed: Feed | None = None
+        self._reading: asyncio.Future[Sequence[Published] | None] | None = None
+        self._handed_out: Cursor | None = None  # the last verdict's
 
     @property
     def cursor(self) -> Cursor:
@@ -27,17 +33,21 @@ class AsyncFeed:
         return self._open.cursor
 
     async def next_batch(self) -> Sequence[Published]:
-        """See `Feed.next_batch`."""
-        return await self._run(self._open.next_batch)
+        """See `Feed.next_batch`. Safe to cancel: what was read meanwhile is what the next call returns."""
+        return await self._read(self._open.next_batch) or ()
 
     async def acknowledge(self, upto: Cursor | None = None) -> None:
-        """See `Feed.acknowledge`."""
+        """See `Feed.acknowledge`. A batch that was read for a caller who was cancelled is not acknowledged."""
+        if upto is None and self._reading is not None:
+            upto = self._handed_out
+            if upto is None:
+                return
         await self._run(lambda: self._open.acknowledge(upto))
 
     async def batches(self, *, follow: bool = True) -> AsyncIterator[Sequence[Published]]:
         """See `Feed.batches`."""
         batches = self._open.batches(follow=follow)
-        while (batch := await self._run(lambda: next(batches, None))) is not None:
+        while (batch := await self._read(lambda: next(batches, None))) is not None:
             yield batch
 
     async def __aiter__(self) -> AsyncIterator[Published]:
@@ -70,3 +80,23 @@ class AsyncFeed:
 
     async def _run(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+
+    async def _read(self, step: Callable[[], Sequence[Published] | None]) -> Sequence[Published] | None:
+        """What this step reads, or what one read whose caller was cancelled."""
+        if self._reading is not None and (left := await self._result_of(self._reading)):
+            return left
+        self._reading = asyncio.get_running_loop().run_in_executor(self._thread, step)
+        return await self._result_of(self._reading)
+
+    async def _result_of(
+        self, reading: "asyncio.Future[Sequence[Published] | None]"
+    ) -> Sequence[Published] | None:
+        try:
+            batch = await asyncio.shield(reading)
+        except Exception:  # not CancelledError: the thread reads on
+            self._reading = None
+            raise
+        self._reading = None
+        if batch:
+            self._handed_out = batch[-1].cursor
+        return batch

@@ -1,5 +1,6 @@
 """Feed: the loop of reading, waiting and acknowledging, for threads."""
 
+import bisect
 import os
 import socket
 import threading
@@ -8,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-import structlog
-
 from moderation.cursor import START, Cursor
 from moderation.errors import BadSetting, ConsumerTaken, InvalidConsumer, InvalidCursor, LedgerUnavailable
 from moderation.feed.settings import FeedSettings
@@ -17,10 +16,11 @@ from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import Filter, check_place, end, read
 from moderation.ledger.wake import Ear
+from moderation.log import get_logger
 from moderation.published import Published
 from moderation.settings import LedgerSettings, ServiceSettings
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 NOW = "now"  # for `after`: behind everything that is there
 _NAME_LENGTH = 200
@@ -62,6 +62,8 @@ class Feed:
         self._acknowledged: Cursor | None = None
         self._unsettled = False  # more is committed than can be read yet
         self._given: Cursor | None = None  # up to here verdicts went out and are not acknowledged
+        self._out: list[Cursor] = []  # what went out and is not acknowledged, under a name
+        self._count = 0  # verdicts that were given out under the name and acknowledged, ever
         try:
             self._place = self._begin(after)
         except BaseException:
@@ -85,6 +87,8 @@ class Feed:
             self._place = page.upto
             if page.verdicts:
                 self._given = page.upto
+                if self._name is not None:
+                    self._out += [verdict.cursor for verdict in page.verdicts]
                 return page.verdicts
             self._renew()
             if page.done:
@@ -106,11 +110,16 @@ class Feed:
         if self._name is not None:
             if self._reader is None:
                 raise ConsumerTaken(f"nothing was read as {self._name}")
+            # An older place renews the lease, and moves nothing back.
+            place = max(place, self._acknowledged or place)
+            count = bisect.bisect_right(self._out, place)
             try:
-                consumers.acknowledge(self._engine, self._reader, place)
+                consumers.acknowledge(self._engine, self._reader, place, given=self._count + count)
             except ConsumerTaken:
                 self._lose()
                 raise
+            self._count += count
+            del self._out[:count]
             self._renew_at = time.monotonic() + _RENEW_AT * self._settings.lease_s
         self._acknowledged = place
         if self._given is not None and place >= self._given:
@@ -197,6 +206,8 @@ class Feed:
                 return False
             self._reader, self._place = held
             self._given = None
+            self._out = []
+            self._count = self._reader.given
             self._acknowledged = self._place
             self._renew_at = time.monotonic() + _RENEW_AT * self._settings.lease_s
         return True

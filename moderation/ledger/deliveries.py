@@ -56,7 +56,7 @@ _MOVED = f"""
 _WELL = (
     "failures = 0, failing_since = NULL, last_error = NULL, delivered = delivered + 1, delivered_at = now()"
 )
-_DELIVERED = text(_MOVED.format(more=_WELL))
+_DELIVERED = text(_MOVED.format(more=f"{_WELL}, given = given + 1"))
 _PASSED_OVER = text(_MOVED.format(more="holder = holder"))
 
 _DELIVERED_AGAIN = text(f"""
@@ -88,7 +88,8 @@ _FAILED = text(f"""
 """)
 _ASIDE = text("""
     WITH moved AS (
-        UPDATE webhook SET epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq WHERE id = :id AND fence = :fence
+        UPDATE webhook SET epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq, given = given + 1
+        WHERE id = :id AND fence = :fence
         RETURNING id
     )
     INSERT INTO webhook_set_aside (webhook_id, assessment_id, tries, error)

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from moderation.ledger.engine import reaching_postgres
 from moderation.ledger.selection import HOST, SELECTED, Selection
@@ -50,13 +50,16 @@ def failure_counts(engine: Engine, selection: Selection) -> dict[str, int]:
 
 def failure_groups(engine: Engine, selection: Selection, by: list[Group]) -> list[Row]:
     """How many failed (n) of each combination of these, most first, and when the first and the last of them did."""
+    return _all(engine, _grouped(by), selection.values())
+
+
+def _grouped(by: list[Group]) -> TextClause:
     columns = ", ".join(f"{_BY[group]} AS {group.value}" for group in by)
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
-    query = text(f"""
+    return text(f"""
         SELECT {columns}, count(*) AS n, min(a.ended_at) AS first_at, max(a.ended_at) AS last_at
         FROM assessment a WHERE a.state = 'failed' AND {SELECTED} GROUP BY {numbers} ORDER BY n DESC, {numbers}
     """)
-    return _all(engine, query, selection.values())
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:

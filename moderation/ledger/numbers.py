@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from moderation.ledger import crew, reading, tally
+from moderation.ledger.audit import turn
 from moderation.ledger.engine import reaching_postgres, transaction
 
 Row = dict[str, Any]
@@ -106,6 +107,7 @@ QUICK = (
     Reading("crew", crew.counts, 5),
     Reading("failures", failures, 15),
     Reading("sweep", reading.last_sweep, 5),
+    Reading("reconciled", turn.places, 15),
 )
 AUDIT = Reading("audit", audit, 60)
 

@@ -23,7 +23,7 @@ OWNER = "vetline_migrate"
 _VIEWS = ("verdict_history", "verdict_current", "failure_current", "unassessed", "feed")
 # Every table, so that a new one is granted or left out on purpose; a test holds it against the database.
 _READABLE = (
-    "alembic_version", "assessment", "attempt", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
+    "alembic_version", "assessment", "attempt", "audit_place", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
     "policy_revision", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside",
     "worker",
 )  # fmt: skip
@@ -58,8 +58,11 @@ GRANTS: Mapping[str, Grants] = {
         "feed": _READ,
         "feed_epoch": _READ,
         "webhook": "SELECT, UPDATE",
+        # The audit verifies what was given out. It moves no place.
+        "consumer": "SELECT, UPDATE (verified_epoch, verified_xid, verified_seq, verified_given)",
         "webhook_secret": _READ,
         "webhook_set_aside": _KEEP,
+        "audit_place": "SELECT, UPDATE",
     },
     "vetline_consumer": {
         **dict.fromkeys((*_VIEWS, "feed_epoch", "alembic_version"), _READ),

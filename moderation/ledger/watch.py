@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from sqlalchemy import Engine
 
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.numbers import AUDIT, QUICK, Reading
+from moderation.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 _REST = 50  # times as long as a reading took
 _LOOK_EVERY_S = 1.0

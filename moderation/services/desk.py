@@ -5,14 +5,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
-
 from moderation.errors import BrokerUnavailable
+from moderation.log import get_logger
 from moderation.services.announcement import announced
 from moderation.services.lease import leased
 from moderation.settings import ServiceSettings
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Origin = Literal["configured", "vetline up", "started here"]
 

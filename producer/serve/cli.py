@@ -33,7 +33,10 @@ def serve(
         bool, typer.Option("--no-tokens", help="Let in whoever is on this machine; on loopback only.")
     ] = False,
 ) -> None:
-    """Take submissions over HTTP, from services in any language. See /docs once it listens."""
+    """Take submissions over HTTP, from services in any language.
+
+    /docs on that port describes what it takes.
+    """
     given = {
         "host": host, "port": port, "tokens": tokens,
         "metrics_port": metrics_port, "metrics_address": metrics_address,
@@ -63,7 +66,10 @@ def token(
     role: Annotated[Role, typer.Option(help="submit, read, or admin for both.")],
     file: File = None,
 ) -> None:
-    """Make a token for the door: printed once, and its digest added to the file."""
+    """Make a token for a client of `vetline serve`.
+
+    The token is printed once. Its digest is added to the file.
+    """
     path = file or ServeSettings().tokens
     if path is None:
         raise BadSetting("which file? --file FILE or VETLINE_SERVE_TOKENS")

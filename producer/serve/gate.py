@@ -4,13 +4,13 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moderation import metrics
+from moderation.log import get_logger
 from producer.serve.problems import Problem
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _LOOPBACK_HOSTS = frozenset({b"127.0.0.1", b"localhost", b"[::1]"})
 _HEADERS = [

@@ -6,11 +6,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from moderation.assessment import State
+from moderation.errors import RuntimeCrashed
+from moderation.ledger.ending import give_back_crashed
 from tests.acceptance.conftest import System
-from tests.support.ledger import POLICY, attempts, row
+from tests.support.ledger import POLICY, attempts, claimed, row
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
 
@@ -35,8 +36,9 @@ def _is_of(entry: Path, session: int) -> bool:
 def a_suspect(system: System) -> UUID:
     """An image that was in hand at two deaths: it is tried in a child of its own."""
     id_ = system.client.submit(system.image("suspect"), POLICY).id
-    with system.engine.connect() as connection:
-        connection.execute(text("UPDATE assessment SET crashes = 2 WHERE id = :id"), {"id": id_})
+    for _ in range(2):
+        died = claimed(system.engine, id_, worker="died")
+        give_back_crashed(system.engine, died, RuntimeCrashed("gone"), worker="died")
     return id_
 
 
@@ -80,4 +82,4 @@ def test_a_stop_that_reaches_every_process_condemns_no_suspect(
     wait_for(lambda: not family(worker), timeout_s=GONE_S, what="the end of its children")
     standing = row(system.engine, id_)
     assert (standing["state"], standing["charged"], standing["crashes"]) == (State.QUEUED, 0, 2)
-    assert [a["outcome"] for a in attempts(system.engine, id_)] == ["given_back"]
+    assert [a["outcome"] for a in attempts(system.engine, id_)] == ["crashed", "crashed", "given_back"]

@@ -1,5 +1,6 @@
 """`vetline metrics`: the ledger's numbers, true, cheap, and absent rather than old."""
 
+import time
 import urllib.request
 
 import pytest
@@ -11,6 +12,7 @@ from moderation.doorbell import Doorbell
 from moderation.errors import NotFound
 from moderation.exporter import LedgerCollector
 from moderation.ledger import tally
+from moderation.ledger.audit.turn import take_turn
 from moderation.ledger.crew import sign_on
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
@@ -20,6 +22,7 @@ from moderation.ledger.sweep import expire
 from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
+from moderation.settings import AuditSettings
 from tests.support.exporter import exporter
 from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.waiting import wait_for
@@ -108,6 +111,20 @@ def test_a_sweep_shows_its_age_and_what_it_freed(busy: Engine, redis_url: str) -
     found = numbers(busy, redis_url)
     assert 0 <= (of(found, "vetline_ledger_sweep_age_seconds") or 0) < 60
     assert of(found, "vetline_ledger_leases_expired_total") == 1
+
+
+def test_a_breach_that_the_audit_found_is_shown_by_its_check(busy: Engine, redis_url: str) -> None:
+    assert of(numbers(busy, redis_url), "vetline_audit_breaches", check="charges") == 0
+    assert of(numbers(busy, redis_url), "vetline_audit_last_complete_timestamp_seconds", part="feed") == 0
+    with busy.connect() as connection:
+        connection.execute(text("UPDATE assessment SET charged = charged + 1"))
+    take_turn(busy, AuditSettings(turn_s=30))
+    found = numbers(busy, redis_url)
+    assert of(found, "vetline_audit_breaches", check="charges") == 7
+    assert of(found, "vetline_audit_breaches", check="feed") == 0
+    for when in ("last_turn", "last_complete"):
+        at = of(found, f"vetline_audit_{when}_timestamp_seconds", part="feed") or 0
+        assert abs(time.time() - at) < 60
 
 
 def test_every_metric_of_the_ledger_is_shown_and_no_other(busy: Engine, redis_url: str) -> None:

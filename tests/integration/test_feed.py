@@ -303,6 +303,39 @@ def test_the_same_feed_for_asyncio(ledger: Engine, url: str) -> None:
     assert asyncio.run(consume()) == [f"k{n}" for n in ten_to_fifteen_twice]
 
 
+@pytest.mark.parametrize("way", ["next_batch", "batches"])
+def test_a_batch_whose_reader_was_cancelled_is_handed_out_next(ledger: Engine, url: str, way: str) -> None:
+    with ledger.connect() as connection:
+        record(connection, 35)
+
+    async def read_once(feed: AsyncFeed) -> list[str]:
+        if way == "next_batch":
+            return keys(await feed.next_batch())
+        async for batch in feed.batches(follow=False):
+            return keys(batch)
+        return []
+
+    async def consume() -> list[str]:
+        seen: list[str] = []
+        async with AsyncFeed(consumer="c", database_url=url, settings=QUICK) as feed:
+            while True:
+                cancelled = asyncio.create_task(read_once(feed))
+                await asyncio.sleep(0)  # the thread reads by now
+                cancelled.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
+                await feed.acknowledge()  # of what was handed out, not of what was read
+                batch = await read_once(feed)
+                if not batch:
+                    return seen
+                seen += batch
+
+    assert asyncio.run(consume()) == [f"k{n}" for n in range(35)]
+    with ledger.connect() as connection:
+        record(connection, 1, first=35)
+    assert keys(all_of(url, consumer="c")) == ["k35"]
+
+
 def test_cancelling_an_async_consumer_loses_nothing(ledger: Engine, url: str) -> None:
     async def cancelled() -> None:
         async with AsyncFeed(consumer="c", database_url=url, settings=QUICK) as feed:

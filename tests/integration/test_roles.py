@@ -14,6 +14,7 @@ from moderation.cursor import START
 from moderation.errors import NotFound
 from moderation.feed import Feed
 from moderation.ledger import (
+    consumers,
     crew,
     deliveries,
     migrate,
@@ -26,6 +27,9 @@ from moderation.ledger import (
     webhooks,
 )
 from moderation.ledger.activity import workers
+from moderation.ledger.audit.finding import Finding
+from moderation.ledger.audit.run import audit
+from moderation.ledger.audit.turn import take_turn
 from moderation.ledger.claim import beat
 from moderation.ledger.crew import sign_off, sign_on
 from moderation.ledger.ending import fail
@@ -38,7 +42,9 @@ from moderation.ledger.selection import Selection
 from moderation.ledger.standing import standing as how_it_stands
 from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
+from moderation.ledger.verification import Kind, go_back, verify_all, verify_places
 from moderation.services.postgres import LocalPostgres
+from moderation.settings import AuditSettings
 from tests.support.ledger import claimed, member, record, submitted, verdict
 from tests.support.logins import login_url, run
 
@@ -50,6 +56,10 @@ _WATCHER, _SCALER = "vetline_watcher", "vetline_scaler"
 _ENDPOINT = {"secret": "whsec_x", "wanted": EVERYTHING, "start": START}
 
 
+def _found_nothing(findings: list[Finding]) -> None:
+    assert findings == []
+
+
 def _fold(engine: Engine) -> None:
     with transaction(engine) as connection:
         tally.fold(connection)
@@ -59,6 +69,25 @@ def _consume(engine: Engine) -> None:
     url = engine.url.render_as_string(hide_password=False)
     with Feed(consumer="c", database_url=url) as feed:
         list(feed.batches(follow=False))
+
+
+def _added(owner: Engine) -> None:
+    consumers.add_consumer(owner, "v", EVERYTHING, START)
+
+
+def _verify_consumers(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    verify_all(engine, Kind.CONSUMER)
+
+
+def _set_back(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    go_back(engine, Kind.CONSUMER, "v", START)
+
+
+def _verify_places(engine: Engine, owner: Engine, *, checkpoint: bool) -> None:
+    _added(owner)
+    verify_places(engine, limit_rows=10, checkpoint=checkpoint)
 
 
 def _send(engine: Engine, owner: Engine) -> None:
@@ -104,9 +133,15 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "fail": (lambda e, o: fail(e, claimed(o), NotFound("404"), worker="w1", timings_ms={}), {_WORKER}),
     "sweep": (lambda e, o: _expire(e), {_WORKER}),
     "relay": (lambda e, o: ring_due(e, lambda due: None, urgent=5, others=5), {_WORKER}),
+    "audit": (lambda e, o: _found_nothing(audit(e).findings), {_WORKER, _WATCHER}),
+    "take a turn at the audit": (lambda e, o: take_turn(e, AuditSettings(every_s=1e-6)), {_WORKER}),
     "fold": (lambda e, o: _fold(e), {_WORKER}),
     "send": (_send, {_WORKER}),
     "consume": (lambda e, o: _consume(e), {_CONSUMER}),
+    "verify consumers": (_verify_consumers, {_CONSUMER, _WORKER}),  # who sets a place back must be a consumer
+    "set a consumer back": (_set_back, {_CONSUMER}),
+    "verify places": (lambda e, o: _verify_places(e, o, checkpoint=True), {_WORKER}),
+    "look at places": (lambda e, o: _verify_places(e, o, checkpoint=False), {_WORKER, _WATCHER}),
     "query views": (_said("SELECT * FROM verdict_current"), {_CONSUMER, _WATCHER}),
     "see what is open": (_said("SELECT * FROM unassessed"), {_CONSUMER, _WATCHER}),
     "scale": (_said("SELECT open, age_s FROM open_work"), {_SCALER, _WATCHER}),

@@ -8,6 +8,19 @@ import pytest
 
 HEAVY = {"flower", "torch", "sglang", "transformers", "PIL", "onnxruntime", "numpy", "boto3"}
 EXTRAS = {"fastapi", "uvicorn", "starlette", "pyarrow"}
+# What an answer from the table alone needs none of: vetline --help takes a tenth of a second without.
+SLOW = {
+    "sqlalchemy",
+    "psycopg",
+    "redis",
+    "celery",
+    "kombu",
+    "alembic",
+    "pydantic",
+    "structlog",
+    "rich",
+    "asyncio",
+}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -29,10 +42,45 @@ def loaded_by(statement: str) -> set[str]:
         ("import producer", HEAVY | EXTRAS | {"worker", "celery"}),
         ("import producer.cli, producer.serve.cli", HEAVY | EXTRAS | {"worker", "celery"}),
         ("import moderation.queue, moderation.ledger.sweep, moderation.policy", HEAVY | {"worker", "producer"}),
-        ("from moderation.cli.main import gather; gather()", HEAVY | EXTRAS | {"celery"}),
+        ("import producer.cli, producer.serve.cli", {"redis", "opentelemetry", "rich", "structlog"}),
         ("import producer.serve.app", HEAVY | {"worker", "celery", "pyarrow"}),
         ("import worker.assembly, worker.station", {"torch", "sglang", "transformers", "producer", "PIL", "onnxruntime"}),
     ],
 )  # fmt: skip
 def test_what_an_import_loads(statement: str, forbidden: set[str]) -> None:
     assert loaded_by(statement) & forbidden == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "own"),
+    [
+        (["--help"], set()),
+        (["--version"], set()),
+        # Typer itself reads what was typed by pydantic.
+        (["sttus"], {"pydantic"}),
+        (["completion", "bash"], {"pydantic"}),
+    ],
+)
+def test_what_is_answered_from_the_table_loads_nothing_slow(words: list[str], own: set[str]) -> None:
+    statement = f"""
+import contextlib, io
+from moderation.cli.main import command_line
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    command_line()({words!r}, prog_name="vetline")
+"""
+    assert loaded_by(statement) & (SLOW - own | HEAVY | EXTRAS | {"producer", "worker"}) == set()
+
+
+def test_status_loads_no_more_than_the_ledger_needs() -> None:
+    slow = SLOW - {"sqlalchemy", "psycopg", "pydantic", "asyncio"}
+    assert loaded_by("from moderation.cli import reading") & (slow | HEAVY | EXTRAS) == set()
+
+
+def test_every_command_loads_without_the_queue_and_the_extras() -> None:
+    statement = """
+from moderation.cli.lazy import load
+from moderation.cli.table import COMMANDS
+for listed in COMMANDS.values():
+    load(listed)
+"""
+    assert loaded_by(statement) & (HEAVY | EXTRAS | {"celery", "redis", "alembic"}) == set()

@@ -24,8 +24,11 @@ def flower(
     ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Remember nothing over a restart.")] = False,
 ) -> None:
-    """Serve Flower, read-only: tasks as images and policies, each with a link to its story."""
-    # Loaded here, not when `vetline --help` is asked for.
+    """Serve Flower, read-only: tasks as images and policies.
+
+    Each task links to the story of its assessment.
+    """
+    # Loaded here, not for this command's --help.
     from moderation.ledger.engine import open_ledger
     from moderation.services.desk import resolve
     from worker.assembly import assemble

@@ -21,7 +21,7 @@ from flower.views import monitor
 from sqlalchemy import Engine
 from tornado.web import authenticated, url
 
-from moderation.broker import QUIET
+from moderation.broker import quiet
 from moderation.errors import BadSetting
 from worker.flower.shown import COLUMNS, format_task
 from worker.flower.story import Story, Templates
@@ -103,7 +103,7 @@ def _set(place: Place) -> None:
 def _hush() -> None:
     """Flower asks for the lengths of queues by a client of its own: it says no more on connecting than ours do."""
     theirs = broker.Redis._get_redis_client_args
-    broker.Redis._get_redis_client_args = lambda client: theirs(client) | QUIET
+    broker.Redis._get_redis_client_args = lambda client: theirs(client) | quiet()
 
 
 def _check() -> None:

@@ -39,7 +39,8 @@ def calibrate(
     labels: Annotated[
         Path,
         typer.Argument(
-            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label."
+            metavar="LABELS",
+            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label.",
         ),
     ],
     model: Annotated[str, typer.Option(help="The model that gave them, as the verdicts name it.")],
@@ -50,9 +51,10 @@ def calibrate(
         MethodChoice.PLATT
     ),
 ) -> None:
-    """Fit how P(unsafe) maps to how often it is right, from verdicts that people have labelled.
+    """Fit a calibration of P(unsafe) to people's labels.
 
-    Lines that name another model, template_mode or policy are left out.
+    It maps P(unsafe) to how often such an image is unsafe, from verdicts that people have labelled. Lines that name
+    another model, template_mode or policy are left out.
     """
     items = _read(labels, model=model, mode=mode, policy=policy)
     try:

@@ -6,7 +6,7 @@ Columns and view columns are added at the end, empty: the previous release write
 from alembic import op
 
 revision = "0014"
-down_revision = "0011"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
