@@ -30,6 +30,7 @@ from worker.images.settings import DecodeSettings
 _ANIMATION_MS = 1000
 _SAME_SHAPE = 0.02  # of a side: what scaling rounds
 _OTHER_SHAPE = 255.0
+_DEATH = "death"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Row:
     """What came of one file. distance: None where it was refused here, or Chromium shows nothing."""
 
     name: str
-    outcome: str  # "decoded" or a refusal's code
+    outcome: str  # "decoded", a refusal's code, or "death" of the decoder
     views: tuple[str, ...]
     shown: bool | None  # by Chromium; None where it was not asked
     distance: float | None
@@ -93,7 +94,7 @@ def compare(name: str, data: bytes, decoder: Decoder, chromium: Browser | None) 
     try:
         picture = decoder.decode(data, pixels=True)
     except VetlineError as refusal:
-        outcome = refusal.code
+        outcome = _DEATH if str(refusal).startswith("the decoder ended") else refusal.code
     decode_ms = 1000 * (time.perf_counter() - started)
     shown = None
     if chromium is not None:
@@ -145,6 +146,7 @@ def report(rows: Sequence[Row], version: str, elapsed_s: float, *, over: float) 
     print(f"{len(rows)} files in {elapsed_s:.0f} s; Chromium {version}")
     for outcome, count in Counter(row.outcome for row in rows).most_common():
         print(f"  {outcome}: {count}")
+    print(f"  deaths: {sum(row.outcome == _DEATH for row in rows)}")
     print(f"  refused though Chromium shows it: {sum(bool(row.shown and not row.views) for row in rows)}")
     compared = [row.distance for row in rows if row.distance is not None]
     for bound in (0.0, 2.0, 8.0):
