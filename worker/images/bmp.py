@@ -39,16 +39,24 @@ class BmpFile(Opened):
     decoder = "BMP"
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(data)
         self._header = _read_header(data)
+        super().__init__(data)
+        if self._header.masks is not None:
+            self.width, self.height = self._header.width, self._header.height
         self.colour = colours.suiting("RGB", _colour(data, self._header.size))
         self.marks = (self.colour.mark,) if self.colour.mark else ()
 
+    def open(self, data: bytes) -> Image.Image:
+        """Nothing of Pillow's where there are masks: it knows a few of them only."""
+        if self._header.masks is not None:
+            return Image.new("RGB", (1, 1))
+        return super().open(data)
+
     def still(self, index: int) -> Image.Image:
         header = self._header
-        if header is not None and header.compression in (_RLE8, _RLE4):
+        if header.compression in (_RLE8, _RLE4):
             return self._of_runs(header)
-        if header is not None and header.masks is not None and header.masks[3]:
+        if header.masks is not None:
             return self._of_masks(header, header.masks)
         return super().still(index)
 
@@ -61,7 +69,7 @@ class BmpFile(Opened):
         stored = Image.frombytes(mode, (header.width, header.height), rows, "raw", mode, stride, order)
         planes = stored.split()[:count]
         bands = [_band(planes, mask) for mask in masks]
-        if bands[3].getextrema()[1] == 0:
+        if not masks[3] or bands[3].getextrema()[1] == 0:
             return Image.merge("RGB", bands[:3])
         return Image.merge("RGBA", bands)
 
@@ -69,19 +77,19 @@ class BmpFile(Opened):
         """Pixels that runs skip are see-through."""
         levels, covered = _Runs(self.data, header).draw()
         image = super().still(0)  # for its palette
-        size = (header.width, header.height)
-        drawn = Image.frombytes("P", size, bytes(levels), "raw", "P", 0, -1)
+        size, order = (header.width, header.height), -1 if header.upright else 1
+        drawn = Image.frombytes("P", size, bytes(levels), "raw", "P", 0, order)
         if image.mode == "P":
             drawn.putpalette(image.getpalette() or [])
         else:  # a palette of greys
-            drawn = Image.frombytes("L", size, bytes(levels), "raw", "L", 0, -1)
+            drawn = Image.frombytes("L", size, bytes(levels), "raw", "L", 0, order)
         if 0 not in covered:
             return drawn.convert("RGB")
-        holes = Image.frombytes("L", size, bytes(covered), "raw", "L", 0, -1)
+        holes = Image.frombytes("L", size, bytes(covered), "raw", "L", 0, order)
         return with_holes(drawn, holes.point([255, *[0] * 255]))
 
 
-def _read_header(data: bytes) -> "_Header":
+def _read_header(data: bytes) -> _Header:
     try:
         (pixels_at, size) = struct.unpack_from("<II", data, 10)
         if size < 40:

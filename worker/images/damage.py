@@ -14,6 +14,7 @@ from worker.images.formats import DECODERS
 
 _END_OF_IMAGE = b"\xff\xd9"
 _FILLING = (128, 128, 128)
+_BMP_HEAD_BYTES = 14 + 40
 _LAST_ROWS = 32  # of a JPEG: two rows of its largest blocks, which a decoder holds back until it sees the end
 _PIXEL_CHUNKS = frozenset({b"VP8 ", b"VP8L", b"ANMF"})
 
@@ -42,6 +43,8 @@ def may_be_shown(data: bytes, media_type: str) -> bool:
     """Whether a browser may show something of a file that cannot be decoded as a whole."""
     if media_type in ("image/avif", "image/heif"):
         return b"mdat" in data and b"meta" in data
+    if media_type == "image/bmp":
+        return len(data) > _BMP_HEAD_BYTES
     if media_type == "image/webp":
         return any(kind in _PIXEL_CHUNKS for kind, _, _ in webp.chunks(data))
     if media_type == "image/jpeg":

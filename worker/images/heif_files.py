@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from worker.images import colours, icc, iso_media
 from worker.images.colour_space import of_code_points
+from worker.images.exif import orientation
 from worker.images.opened import Opened, shown_ms
 
 _MAJOR_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
@@ -62,12 +63,9 @@ def _branded(data: bytes) -> bytes:
 
 
 def _turned(image: Image.Image) -> int:
-    """As the plugin found it: it makes an EXIF orientation of the container's own turns."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - a stranger's EXIF block makes Pillow raise nearly anything
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    """As the plugin found it: it makes an EXIF orientation of the container's own turns. XMP turns nothing."""
+    block = image.info.get("exif")
+    return orientation(block.removeprefix(b"Exif\0\0")) if isinstance(block, bytes) else 1
 
 
 def _of_code_points(primaries: int, transfer: int) -> colours.Colour:
