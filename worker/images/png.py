@@ -28,6 +28,9 @@ _LENGTHS = {
 }
 _NOT_AFTER_PALETTE = frozenset({b"cICP"})
 _PIXELS = frozenset({b"IDAT", b"fdAT"})
+_CONTROL = struct.Struct(
+    "!IIIIIHHBB"
+)  # of a frame: number, size, place, duration as a fraction, disposal, blending
 _KEY_BYTES = {GREY: 2, RGB: 6}
 
 
@@ -48,8 +51,29 @@ class Chunk:
 
 
 @dataclass
+class Frame:
+    """One frame of an animation, as its fcTL chunk places it. pixels: packed, in the pieces that the file has."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+    duration_ms: float
+    disposal: int
+    blending: int
+    pixels: list[memoryview] = field(default_factory=list)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+
+@dataclass
 class Png:
-    """What counts of a file. durations_ms: of the animation's frames, none where it is a still picture."""
+    """What counts of a file. frames: of the animation, none where it is a still picture.
+
+    cleaned: the default picture, which is the only one where there is no animation, as a file of its own.
+    """
 
     width: int
     height: int
@@ -57,9 +81,10 @@ class Png:
     colour: int
     chunks: dict[bytes, bytes] = field(default_factory=dict)
     hidden_default: bool = False  # the first picture is none of the animation's
-    durations_ms: list[float] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     dubious: bool = False  # it holds what readers disagree on
     cleaned: bytes = b""
+    coding: bytes = b""  # the header behind the sizes: depth, colour, packing, filters, interlacing
 
     @property
     def transparent_colour(self) -> tuple[int, ...] | None:
@@ -70,6 +95,17 @@ class Png:
             return None
         mask = 0xFFFF if self.bits == 16 else 0xFF
         return tuple(sample & mask for sample in struct.unpack(f"!{size // 2}H", data[:size]))
+
+    def file_of(self, frame: Frame) -> bytes:
+        """One frame as a file of its own."""
+        return self.file((frame.width, frame.height), pack(b"IDAT", b"".join(frame.pixels)))
+
+    def file(self, size: tuple[int, int], *pixels: bytes | memoryview) -> bytes:
+        """Pixels with the palette and its transparency; a key of transparency is left to `png_file`."""
+        header = pack(b"IHDR", struct.pack("!II", *size) + self.coding)
+        kinds = (b"PLTE", b"tRNS") if self.colour == PALETTE else (b"PLTE",)
+        tables = [pack(kind, self.chunks[kind]) for kind in kinds if kind in self.chunks]
+        return b"".join([SIGNATURE, header, *tables, *pixels, pack(b"IEND", b"")])
 
     def profile(self) -> bytes | None:
         """The unpacked ICC profile; None where there is none that can be unpacked."""
@@ -94,8 +130,9 @@ def read(data: bytes) -> Png:
     header = next(found, None)
     if header is None or header.kind != b"IHDR" or len(header.data) != 13:
         raise PngError("no header")
-    png = Png(*struct.unpack("!IIBB", header.data[:10]))
-    reader = _Reader(png, header)
+    width, height, bits, colour = struct.unpack("!IIBB", header.data[:10])
+    png = Png(width, height, bits, colour, coding=bytes(header.data[8:]))
+    reader = _Reader(png)
     for chunk in found:
         reader.take(chunk)
         if chunk.kind == b"IEND":
@@ -126,20 +163,19 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 class _Reader:
     """Sorts chunks into those that count and the rest."""
 
-    def __init__(self, png: Png, header: Chunk) -> None:
+    def __init__(self, png: Png) -> None:
         self._png = png
-        self._head: list[bytes | memoryview] = [SIGNATURE, header.whole]
         self._pixels: list[memoryview] = []
-        self._animation: list[memoryview] = []
-        self._controls: list[memoryview] = []  # of frames that have pixels of their own
-        self._pending: memoryview | None = None
-        self._default_control: Chunk | None = None
+        self._frames: list[Frame] = []
+        self._has_default = False  # the default picture is the first frame
 
     def take(self, chunk: Chunk) -> None:
         match chunk.kind:
             case b"IDAT":
                 self._pixels.append(chunk.whole)
                 self._png.dubious |= not chunk.is_sound()
+                if self._has_default:
+                    self._frames[0].pixels.append(chunk.data)
             case b"PLTE":
                 self._take_palette(chunk)
             case b"fcTL" | b"fdAT":
@@ -182,48 +218,31 @@ class _Reader:
         return True
 
     def _take_frame(self, chunk: Chunk) -> None:
-        """A frame counts once its pixels follow; Pillow fails on a control without any."""
+        """Where a control stands twice, the later one counts; sequence numbers are not looked at."""
         if b"acTL" not in self._png.chunks:
             self._png.dubious = True
-            return
-        if chunk.kind == b"fcTL" and not self._pixels:
-            self._default_control = chunk
-        elif chunk.kind == b"fcTL":
-            self._pending = chunk.whole
-        elif self._pixels:
-            if self._pending is not None:
-                self._controls.append(self._pending)
-                self._animation.append(self._pending)
-                self._pending = None
-            self._animation.append(chunk.whole)
+        elif chunk.kind == b"fcTL" and len(chunk.data) == _CONTROL.size:
+            if self._frames and not self._frames[-1].pixels:
+                self._frames.pop()
+            self._frames.append(_frame(chunk.data))
+            self._has_default |= not self._pixels
+        elif chunk.kind == b"fdAT" and self._pixels and self._frames:
+            self._frames[-1].pixels.append(chunk.data[4:])
 
     def finish(self) -> None:
         png = self._png
-        frames: list[bytes | memoryview] = []
-        controls = ([self._default_control.whole] if self._default_control else []) + self._controls
-        count = self._declared_frames(len(controls))
-        if count > 1 or (count == 1 and self._default_control is None and self._controls):
-            png.hidden_default = self._default_control is None
-            png.durations_ms = [_duration_ms(control) for control in controls[:count]]
-            frames = list(self._animation)
-            self._head.append(pack(b"acTL", struct.pack("!II", count, 0)))
-        self._head += [pack(kind, png.chunks[kind]) for kind in (b"PLTE", b"tRNS") if self._serves(kind)]
-        if frames and self._default_control is not None:
-            self._head.append(self._default_control.whole)
-        png.cleaned = b"".join([*self._head, *self._pixels, *frames, pack(b"IEND", b"")])
-
-    def _declared_frames(self, found: int) -> int:
-        actl = self._png.chunks.get(b"acTL")
-        return min(int.from_bytes(actl[:4], "big"), found) if actl else 0
-
-    def _serves(self, kind: bytes) -> bool:
-        """Transparency of palettes alone is Pillow's; a key is applied in `stills`."""
-        return kind in self._png.chunks and (kind == b"PLTE" or self._png.colour == PALETTE)
+        frames = [frame for frame in self._frames if frame.pixels]
+        actl = png.chunks.get(b"acTL")
+        count = min(int.from_bytes(actl[:4], "big"), len(frames)) if actl else 0
+        if count > 1 or (count == 1 and not self._has_default):
+            png.hidden_default = not self._has_default
+            png.frames = frames[:count]
+        png.cleaned = png.file((png.width, png.height), *self._pixels)
 
 
-def _duration_ms(control: memoryview) -> float:
-    numerator, denominator = struct.unpack("!HH", control[28:32])
-    return float(1000 * numerator / (denominator or 100))
+def _frame(control: memoryview) -> Frame:
+    _, width, height, left, top, numerator, denominator, disposal, blending = _CONTROL.unpack(control)
+    return Frame(width, height, left, top, 1000 * numerator / (denominator or 100), disposal, blending)
 
 
 def pack(kind: bytes, data: bytes) -> bytes:

@@ -5,6 +5,7 @@ from io import BytesIO
 from PIL import Image
 
 from worker.images import colours, icc, png
+from worker.images.canvas import Canvas
 from worker.images.colour_space import SRGB_PRIMARIES, Point, of_code_points, of_curve, power
 from worker.images.colours import PLAIN, Colour
 from worker.images.exif import orientation
@@ -12,6 +13,7 @@ from worker.images.opened import Opened, shown_ms
 from worker.images.transparency import keyed, matching, with_holes
 
 _NEUTRAL = (0.95, 1.05)  # a gamma of 1/2.2, within what libpng and Chromium ignore
+_OVER = 1  # of a frame's blending
 _GREY_STEPS = {1: 255, 2: 85, 4: 17, 8: 1}  # of Pillow's 8 bits, for a sample of fewer
 
 
@@ -23,8 +25,9 @@ class PngFile(Opened):
     def __init__(self, data: bytes) -> None:
         self.png = png.read(data)
         super().__init__(self.png.cleaned)
-        durations = shown_ms(self.png.durations_ms)
-        if len(durations) > 1 or self.png.hidden_default:
+        self._canvas: Canvas | None = None
+        if self.png.frames:
+            durations = shown_ms([frame.duration_ms for frame in self.png.frames])
             self.frames = len(durations) + self.png.hidden_default
             # A viewer without animations shows the default picture, and that alone.
             self.durations_ms = [0.0, *durations] if self.png.hidden_default else durations
@@ -33,35 +36,16 @@ class PngFile(Opened):
         self.marks = (self.colour.mark,) if self.colour.mark else ()
 
     def still(self, index: int) -> Image.Image:
-        image = super().still(index)
-        key = self.png.transparent_colour
-        if key is None:
-            return image
-        if self.png.bits == 16:
-            return self._keyed_by_both_bytes(image, key)
-        if self.png.colour == png.GREY:
-            key = (key[0] * _GREY_STEPS[self.png.bits],)
-            image = image.convert("L")
-        return keyed(image, key)
-
-    def _keyed_by_both_bytes(self, image: Image.Image, key: tuple[int, ...]) -> Image.Image:
-        """Samples of 16 bits: Pillow keeps the upper eight, so the file is read again for the lower ones."""
-        mode = "L" if self.png.colour == png.GREY else "RGB"
-        high, low = (self._bytes(mode, part) for part in ("B", ""))
-        holes = matching(high, tuple(value >> 8 for value in key))
-        lower = matching(low, tuple(value & 255 for value in key))
-        both = Image.new("L", holes.size)
-        both.paste(holes, mask=lower)
-        return with_holes(high if self.frames == 1 else image, both)
-
-    def _bytes(self, mode: str, part: str) -> Image.Image:
-        """One byte of each sample of the default picture: the upper one of big-endian samples, or the lower."""
-        raw = {"L": "L;16", "RGB": "RGB;16"}[mode] + (part or ("L" if mode == "RGB" else ""))
-        image = Image.open(BytesIO(self.png.cleaned), formats=["PNG"])
-        image.tile = [tile._replace(args=raw) for tile in image.tile]
-        image._mode = mode  # the tiles are unpacked into it
-        image.load()
-        return image
+        number = index - self.png.hidden_default
+        if not self.png.frames or number < 0:
+            return _decoded(self.png, self.png.cleaned)
+        canvas = self._canvas
+        if canvas is None or number + 1 < canvas.drawn:
+            canvas = self._canvas = Canvas((self.width, self.height))
+        for frame in self.png.frames[canvas.drawn : number + 1]:
+            pixels = _decoded(self.png, self.png.file_of(frame))
+            canvas.draw(pixels.convert("RGBA"), frame.box, frame.disposal, over=frame.blending == _OVER)
+        return canvas.picture()
 
     def is_plain(self) -> bool:
         return (
@@ -72,6 +56,41 @@ class PngFile(Opened):
             and b"acTL" not in self.png.chunks
             and not self.png.dubious
         )
+
+
+def _decoded(file: png.Png, data: bytes) -> Image.Image:
+    """One picture with the file's key of transparency applied."""
+    key = file.transparent_colour
+    if key is not None and file.bits == 16:
+        return _keyed_by_both_bytes(file, data, key)
+    image = Image.open(BytesIO(data), formats=["PNG"])
+    image.load()
+    if key is None:
+        return image
+    if file.colour == png.GREY:
+        return keyed(image.convert("L"), (key[0] * _GREY_STEPS[file.bits],))
+    return keyed(image, key)
+
+
+def _keyed_by_both_bytes(file: png.Png, data: bytes, key: tuple[int, ...]) -> Image.Image:
+    """Samples of 16 bits: Pillow keeps the upper eight, so the file is read again for the lower ones."""
+    mode, low_mode = ("L", "L;16") if file.colour == png.GREY else ("RGB", "RGB;16L")
+    high, low = _bytes(data, mode, f"{mode};16B"), _bytes(data, mode, low_mode)
+    holes = Image.new("L", high.size)
+    holes.paste(
+        matching(high, tuple(value >> 8 for value in key)),
+        mask=matching(low, tuple(value & 255 for value in key)),
+    )
+    return with_holes(high, holes)
+
+
+def _bytes(data: bytes, mode: str, raw: str) -> Image.Image:
+    """One byte of each big-endian sample: the upper one, or, unpacked as little-endian, the lower."""
+    image = Image.open(BytesIO(data), formats=["PNG"])
+    image.tile = [tile._replace(args=raw) for tile in image.tile]
+    image._mode = mode  # the tiles are unpacked into it
+    image.load()
+    return image
 
 
 def _colour(file: png.Png) -> Colour:
