@@ -76,7 +76,13 @@ def test_each_of_pillows_own_test_images_ends_decoded_or_with_a_code(decoder: De
     codes = Counter(code for code, _ in ends.values())
     assert len(ends) > 1000
     assert codes["decoded"] > 650
-    assert set(codes) == {"decoded", "unsupported_type", "undecodable", "too_many_pixels"}
+    assert set(codes) == {
+        "decoded",
+        "damaged_but_shown",
+        "unsupported_type",
+        "undecodable",
+        "too_many_pixels",
+    }
     slowest_s, name = max((took_s, name) for name, (_, took_s) in ends.items())
     assert slowest_s < DECODE_S, name
     if sys.platform == "linux":
@@ -179,7 +185,7 @@ def test_a_bomb_ends_with_a_code(decoder: Decoder, bomb: tuple[object, set[str]]
     assert callable(make)
     code, took_s = outcome(decoder, make())
     assert code in expected
-    assert took_s < DECODE_S
+    assert took_s < DECODE_S + 1  # the deadline, and a moment to end the child
     assert decoder.decode(encode(quarters(), "JPEG"), pixels=False).width == 96
 
 
