@@ -6,8 +6,8 @@ from typing import Self
 
 from sqlalchemy import Engine
 
+from consumer.feed import Feed, FeedSettings
 from moderation.cursor import START
-from moderation.feed import Feed, FeedSettings
 from moderation.ledger import webhooks
 from moderation.ledger.feed import EVERYTHING, end
 from moderation.webhook import new_secret

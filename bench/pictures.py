@@ -20,12 +20,12 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageStat
 
 from bench.browser import Browser, Shown, browser, find_chromium
+from intake.decode import Decoder
+from intake.formats import sniff
+from intake.picture import Picture, View
+from intake.settings import DecodeSettings
 from moderation.errors import VetlineError
 from moderation.log import configure_logging
-from worker.images.decode import Decoder
-from worker.images.formats import sniff
-from worker.images.picture import Picture, View
-from worker.images.settings import DecodeSettings
 
 _ANIMATION_MS = 1000
 _SAME_SHAPE = 0.02  # of a side: what scaling rounds

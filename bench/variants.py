@@ -15,9 +15,9 @@ from random import Random
 
 from bench.browser import browser, find_chromium
 from bench.pictures import compare
+from intake.decode import Decoder
+from intake.settings import DecodeSettings
 from moderation.log import configure_logging
-from worker.images.decode import Decoder
-from worker.images.settings import DecodeSettings
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ class AuditSettings(BaseSettings):
 
     every_s: float = Field(60, gt=0)
     turn_s: float = Field(2, gt=0)  # of one connection and one core, at most, and what the last slice takes
-    rows: int = Field(2000, gt=1)  # of a slice: some tenths of a second
+    rows: int = Field(5000, gt=1)  # of a slice: some tenths of a second
     heavy_rows: int = Field(
         200_000, gt=0
     )  # a batch of more is left to `vetline audit`: one count reads it all

@@ -27,13 +27,13 @@ def worker(
     # Loaded here, as the other commands of this file need none of it; worker-status is asked every few seconds.
     from pydantic import ValidationError
 
-    from moderation.cli.opening import check_tables
+    from moderation.cli.open_ledger import check_tables
     from moderation.errors import BadSetting
     from moderation.ledger.engine import open_ledger
-    from moderation.services.desk import resolve
-    from worker.assembly import assemble
-    from worker.fleet import run_fleet
-    from worker.gpus import chosen
+    from moderation.services.resolve import resolve
+    from worker.broker.factory import make_worker_app
+    from worker.gpu.devices import chosen
+    from worker.host.fleet import run_fleet
     from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
@@ -53,7 +53,7 @@ def worker(
         engine.dispose()
         if on_gpus:
             raise typer.Exit(run_fleet(services, on_gpus, settings))
-        app = assemble(services.database_url, services.redis_url, settings)
+        app = make_worker_app(services.database_url, services.redis_url, settings)
         # Gossip costs the square of the number of workers, and nothing here listens to it.
         celery_worker = app.Worker(
             hostname=settings.node, quiet=True, without_gossip=True, without_mingle=True, loglevel="INFO"
@@ -74,7 +74,7 @@ def worker_status(
 
     Exit code 0: ready. 75: waiting for something, such as SGLang. 1: not well, or no worker runs here.
     """
-    from worker.asking import worker_status as run
+    from worker.health.status_command import worker_status as run
 
     raise typer.Exit(run(port=port, live_only=live, as_json=as_json))
 
@@ -95,7 +95,7 @@ def up(
 
     A service that DATABASE_URL or REDIS_URL names is used instead of one of its own. Ctrl-C ends all of it.
     """
-    from worker.up import up as run
+    from worker.host.up import up as run
 
     given = {"--judge": judge, "--concurrency": concurrency}
     options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
@@ -113,7 +113,7 @@ def demo(
 
     Prints a verdict for each image, and needs no GPU.
     """
-    from worker.demo import demo as run
+    from worker.host.demo import demo as run
 
     raise typer.Exit(run(samples))
 
@@ -129,6 +129,6 @@ def doctor(
 
     Prints a line for each check. Exit code 1 where there is a problem.
     """
-    from worker.doctor import doctor as run
+    from worker.doctor.command import doctor as run
 
     raise typer.Exit(run(worker_only=worker, as_json=as_json))

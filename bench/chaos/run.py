@@ -10,16 +10,16 @@ from rich.console import Console
 from sqlalchemy import Engine, TextClause, text
 
 from bench.chaos.checker import Outcome, check
-from bench.chaos.crew import Crew
 from bench.chaos.history import History
 from bench.chaos.monkey import Monkey
 from bench.chaos.plan import Plan
+from bench.chaos.workers import Workers
 from bench.followers import NEXT_ID, WEBHOOK_ENV, Endpoint, Follower
 from moderation.errors import LedgerUnavailable
 from moderation.ledger import migrate
+from moderation.ledger.counters import counts
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.tally import counts
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from producer import Client
@@ -53,7 +53,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         go_on_at(postgres, folder / "postgres", NEXT_ID)
         readers = _Readers(stack, engine, postgres.url)
         uris = [_image(images, plan, number) for number in range(plan.items)]
-        crew = Crew(
+        workers = Workers(
             ["-m", "moderation.cli", "worker", "--sglang-url", server.url, "--name"],
             _worker_env(plan, postgres.url, redis_server.url, images),
             plan.workers,
@@ -63,20 +63,20 @@ def run(plan: Plan, folder: Path) -> Outcome:
         )
         monkey = Monkey(
             plan,
-            crew,
+            workers,
             history=history,
             busy=lambda: _workers(engine, _BUSY),
             postgres=postgres,
             redis_server=redis_server,
         )
         client = stack.enter_context(Client(postgres.url, redis_server.url))
-        crew.start()
-        stack.callback(crew.dismiss)
+        workers.start()
+        stack.callback(workers.dismiss)
         _break_while_submitting(plan, monkey, uris, client, history)
         monkey.rest()
         _wait_for_the_end(plan, engine)
         given = readers.read_out()
-        crew.dismiss()
+        workers.dismiss()
         return check(history.path, engine, given)
 
 
@@ -143,7 +143,7 @@ def _break_while_submitting(
     per_step = -(-len(uris) // steps)
     for step in range(steps):
         if faults:
-            monkey.wait_for_the_crew()
+            monkey.wait_for_the_workers()
         chunk = uris[step * per_step : (step + 1) * per_step]
         submitting = threading.Thread(target=_submit, args=(client, chunk, step * per_step, history))
         submitting.start()

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from moderation.cli.opening import opened_ledger
+from moderation.cli.filters import age
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Json
 from moderation.cli.output import print_json, talk
-from moderation.cli.reading import Json
-from moderation.cli.selecting import age
 from moderation.errors import InvalidSubmission
-from moderation.ledger.audit.finding import Finding
-from moderation.ledger.audit.run import Coverage, Report
+from moderation.ledger.audit.finding import AuditFinding
+from moderation.ledger.audit.run import AuditReport, Coverage
 from moderation.ledger.audit.run import audit as reconcile
 
 commands = typer.Typer()
@@ -65,7 +65,7 @@ def audit(
         raise typer.Exit(_BREACHES)
 
 
-def _tell(report: Report) -> None:
+def _tell(report: AuditReport) -> None:
     for part in report.parts:
         typer.echo(f"{part.part:<12} {part.rows:>13,} rows  {_covered(part):<10} {part.took_s:>8.1f} s")
     if not report.findings:
@@ -78,7 +78,7 @@ def _covered(part: Coverage) -> str:
     return "all" if part.complete else "not all"
 
 
-def _tell_one(one: Finding) -> None:
+def _tell_one(one: AuditFinding) -> None:
     typer.echo(f"\n{one.check}: {one.what}: {one.count:,}")
     for id_ in one.ids:
         typer.echo(textwrap.fill(id_, _WIDTH, initial_indent="  ", subsequent_indent="    "))

@@ -1,11 +1,15 @@
 """How commands show rows: a table for a person, JSON for a program. Data on stdout, talk on stderr."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
+
+_SAY_S = 10.0  # between two lines of progress where stderr is no terminal
 
 if TYPE_CHECKING:  # rich is loaded where a table or a bar is drawn
     from rich.progress import Progress
@@ -19,7 +23,7 @@ def talk(line: str) -> None:
     sys.stderr.flush()
 
 
-def span(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """A time span for a person, in the largest unit that says enough; "" for None."""
     if seconds is None:
         return ""
@@ -83,3 +87,21 @@ def _shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return str(_plain(value)).replace("[", "\\[")
+
+
+@contextmanager
+def progress_counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Progress on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
+    total, said = 0, time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+
+        def more(count: int) -> None:
+            nonlocal total, said
+            total += count
+            bar.advance(task, count)
+            if bar.disable and time.monotonic() - said >= _SAY_S:
+                said = time.monotonic()
+                talk(f"{what}: {total}")
+
+        yield more

@@ -8,16 +8,15 @@ import typer
 from sqlalchemy import Engine
 
 from moderation.cli.main import FAILED
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cursor import START, Cursor
+from moderation.cursor import NOW, START, Cursor
 from moderation.errors import BadSetting
-from moderation.feed import NOW
 from moderation.ledger.feed import check_place, end
 from moderation.ledger.migrate import PutBack
 from moderation.ledger.verification import (
-    Finding,
-    Kind,
+    PlaceFinding,
+    ReaderKind,
     Verification,
     count_passing,
     go_back,
@@ -38,11 +37,11 @@ BackTo = Annotated[
 ]
 _TABLE = {"name": "name", "given": "given out", "exist": "exist", "said": "found"}
 _SAID = {
-    Finding.WHOLE: "nothing is missing",
-    Finding.MISSING: "lost, or acknowledged by a process of release 0.1.0, which does not count",
-    Finding.EXCESS: "more was counted than exists: the count proves nothing",
-    Finding.UNPROVEN: "nothing is known of what came before its place; --after start sends all again",
-    Finding.UNCOUNTED: "too many verdicts to be counted now",
+    PlaceFinding.WHOLE: "nothing is missing",
+    PlaceFinding.MISSING: "lost, or acknowledged by a process of release 0.1.0, which does not count",
+    PlaceFinding.EXCESS: "more was counted than exists: the count proves nothing",
+    PlaceFinding.UNPROVEN: "nothing is known of what came before its place; --after start sends all again",
+    PlaceFinding.UNCOUNTED: "too many verdicts to be counted now",
 }
 
 
@@ -57,7 +56,7 @@ def place_named(engine: Engine, text: str) -> Cursor:
     return cursor
 
 
-def verify(kind: Kind, name: str | None, after: str | None, *, repair: bool, as_json: bool) -> None:
+def verify(kind: ReaderKind, name: str | None, after: str | None, *, repair: bool, as_json: bool) -> None:
     """What `verify` does for consumers and for webhooks. Exits 1 where verdicts are missing."""
     if after is not None:
         _set_back(kind, name, after, repair=repair, as_json=as_json)
@@ -85,7 +84,7 @@ def told_put_back(engine: Engine, places: Sequence[PutBack]) -> Iterator[str]:
             yield f"{place.kind} {place.name}: put back, {count} verdicts come again (it was at {place.was})"
 
 
-def _set_back(kind: Kind, name: str | None, after: str, *, repair: bool, as_json: bool) -> None:
+def _set_back(kind: ReaderKind, name: str | None, after: str, *, repair: bool, as_json: bool) -> None:
     if name is None:
         raise BadSetting("--after sets one place back: say whose")
     with opened_ledger() as engine:
@@ -98,10 +97,10 @@ def _set_back(kind: Kind, name: str | None, after: str, *, repair: bool, as_json
         )
 
 
-def _verified(engine: Engine, kind: Kind, name: str | None, *, repair: bool) -> list[Verification]:
+def _verified(engine: Engine, kind: ReaderKind, name: str | None, *, repair: bool) -> list[Verification]:
     if name is None:
         return verify_all(engine, kind, repair=repair)
-    one = verify_consumer if kind is Kind.CONSUMER else verify_webhook
+    one = verify_consumer if kind is ReaderKind.CONSUMER else verify_webhook
     return [one(engine, name, repair=repair)]
 
 
@@ -114,7 +113,7 @@ def _said(found: Verification, *, repair: bool) -> str:
     if found.breach:
         done = "put back" if found.put_back else "nothing changed"
         return f"{_SAID[found.finding]}; {done}, {found.exist:,} {_come(found.put_back)} again"
-    if found.finding is Finding.UNPROVEN and repair:
+    if found.finding is PlaceFinding.UNPROVEN and repair:
         return f"{_SAID[found.finding]}; counted from here on"
     return _SAID[found.finding]
 

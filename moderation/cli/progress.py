@@ -15,7 +15,7 @@ from rich.progress import (
 from rich.text import Text
 
 
-class _Rate(ProgressColumn):
+class _RateColumn(ProgressColumn):
     """Items a second since the start; the task's field `before` is what was done before it."""
 
     def render(self, task: Task) -> Text:
@@ -23,7 +23,7 @@ class _Rate(ProgressColumn):
         return Text("" if rate is None else f"{rate:,.0f}/s")
 
 
-class _Left(ProgressColumn):
+class _TimeLeftColumn(ProgressColumn):
     """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
 
     def render(self, task: Task) -> Text:
@@ -42,9 +42,9 @@ def bar() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
+        _RateColumn(),
         TimeElapsedColumn(),
-        _Left(),
+        _TimeLeftColumn(),
         console=console,
         disable=not console.is_terminal,
         transient=True,

@@ -33,37 +33,33 @@ GROUPS: Mapping[str, tuple[Listed, ...]] = {
         Listed("demo", "worker.cli:commands", "Judge sample images here with the small CPU judge."),
     ),
     "Look at the work": (
-        Listed(
-            "status", "moderation.cli.reading:commands", "Show counts by state, pace, workers and pauses."
-        ),
-        Listed("watch", "moderation.cli.watching:commands", "Watch states, pace, failures and workers live."),
-        Listed("failed", "moderation.cli.failing:commands", "Show what failed, by error code and host."),
-        Listed("explain", "moderation.cli.explaining:commands", "Tell the whole story of one assessment."),
+        Listed("status", "moderation.cli.status:commands", "Show counts by state, pace, workers and pauses."),
+        Listed("watch", "moderation.cli.watch:commands", "Watch states, pace, failures and workers live."),
+        Listed("failed", "moderation.cli.failed:commands", "Show what failed, by error code and host."),
+        Listed("explain", "moderation.cli.explain:commands", "Tell the whole story of one assessment."),
         Listed(
             "flower", "worker.flower.cli:commands", "Serve Flower, read-only: tasks as images and policies."
         ),
     ),
     "Mend and steer": (
-        Listed("retry", "moderation.cli.changing:commands", "Queue failed assessments again."),
+        Listed("retry", "moderation.cli.retry_cancel:commands", "Queue failed assessments again."),
         Listed(
-            "cancel", "moderation.cli.changing:commands", "Cancel assessments that no worker has claimed."
+            "cancel", "moderation.cli.retry_cancel:commands", "Cancel assessments that no worker has claimed."
         ),
         Listed(
             "requeue-stuck",
-            "moderation.cli.changing:commands",
+            "moderation.cli.retry_cancel:commands",
             "Free what dead workers hold; ring again what was lost.",
         ),
-        Listed(
-            "pause", "moderation.cli.pausing:commands", "Pause a batch, a policy, a tenant or everything."
-        ),
-        Listed("resume", "moderation.cli.pausing:commands", "End a pause."),
-        Listed("cap", "moderation.cli.pausing:commands", "Limit how much of a batch or tenant runs at once."),
+        Listed("pause", "moderation.cli.pause:commands", "Pause a batch, a policy, a tenant or everything."),
+        Listed("resume", "moderation.cli.pause:commands", "End a pause."),
+        Listed("cap", "moderation.cli.pause:commands", "Limit how much of a batch or tenant runs at once."),
     ),
     "Policies": (
-        Listed("policy", "moderation.cli.policies:commands", "Add, show, compare and retire policies."),
+        Listed("policy", "moderation.cli.policy:commands", "Add, show, compare and retire policies."),
         Listed(
             "reassess",
-            "moderation.cli.reassessing:commands",
+            "moderation.cli.reassess:commands",
             "Judge again under another revision of a policy.",
         ),
         Listed(
@@ -75,31 +71,31 @@ GROUPS: Mapping[str, tuple[Listed, ...]] = {
     "Consume verdicts": (
         Listed(
             "verdicts",
-            "moderation.cli.exporting:commands",
+            "consumer.cli.verdicts:commands",
             "List verdicts, or write them as JSON lines, CSV or Parquet.",
         ),
-        Listed("feed", "moderation.cli.following:commands", "Print verdicts in order, a JSON object a line."),
+        Listed("feed", "consumer.cli.feed:commands", "Print verdicts in order, a JSON object a line."),
         Listed(
             "consumer",
-            "moderation.cli.following:commands",
+            "consumer.cli.feed:commands",
             "List, move and remove named consumers of the feed.",
         ),
         Listed("webhook", "worker.webhooks.commands:commands", "Send verdicts to URLs, signed and in order."),
         Listed(
-            "export", "moderation.cli.drafting:commands", "Export verdicts in forms that others prescribe."
+            "export", "consumer.cli.export_dsa:commands", "Export verdicts in forms that others prescribe."
         ),
     ),
     "Operate": (
-        Listed("db", "moderation.cli.database:commands", "Create, migrate and show the database's tables."),
+        Listed("db", "moderation.cli.db:commands", "Create, migrate and show the database's tables."),
         Listed("doctor", "worker.cli:commands", "Check this machine, its services and its settings."),
         Listed("audit", "moderation.cli.audit:commands", "Reconcile the ledger with itself."),
         Listed("metrics", "moderation.cli.metrics:commands", "Serve the ledger's metrics for Prometheus."),
         Listed(
             "retention",
-            "moderation.cli.retaining:commands",
+            "moderation.cli.retention:commands",
             "Clear raw outputs and URIs of what ended long ago.",
         ),
-        Listed("hold", "moderation.cli.retaining:commands", "Keep what retention would clear: legal holds."),
+        Listed("hold", "moderation.cli.retention:commands", "Keep what retention would clear: legal holds."),
         Listed(
             "completion",
             "moderation.cli.completion:commands",

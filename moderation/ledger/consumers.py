@@ -68,7 +68,7 @@ _LIST = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class ConsumerLease:
     """The right to read under a consumer's name, until its lease ends. fence: names this taking of it.
 
     given: verdicts given out under the name and acknowledged, until it was taken.
@@ -94,14 +94,14 @@ def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> No
         raise InvalidConsumer(f"the consumer {name} reads {said}; take another name for another filter")
 
 
-def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[Reader, Cursor] | None:
+def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[ConsumerLease, Cursor] | None:
     """The right to read and the place to go on from; None while another process has it."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_TAKE, {"name": name, "holder": holder, "lease_s": lease_s}).one_or_none()
-    return None if row is None else (Reader(name, row.fence, lease_s, row.given), _cursor(row))
+    return None if row is None else (ConsumerLease(name, row.fence, lease_s, row.given), _cursor(row))
 
 
-def acknowledge(engine: Engine, reader: Reader, upto: Cursor, *, given: int) -> None:
+def acknowledge(engine: Engine, reader: ConsumerLease, upto: Cursor, *, given: int) -> None:
     """Keep this place and renew the lease. Raises ConsumerTaken where another process has the name by now.
 
     given: verdicts given out under the name up to this place, those of `reader.given` included.
@@ -114,7 +114,7 @@ def acknowledge(engine: Engine, reader: Reader, upto: Cursor, *, given: int) -> 
             raise ConsumerTaken(f"another process reads as {reader.name} by now, or its place was moved")
 
 
-def release(engine: Engine, reader: Reader) -> None:
+def release(engine: Engine, reader: ConsumerLease) -> None:
     """Let another process read at once."""
     with reaching_postgres(), engine.connect() as connection:
         connection.execute(_RELEASE, {"name": reader.name, "fence": reader.fence})

@@ -15,7 +15,7 @@ from moderation.cursor import Cursor
 from moderation.ledger import roles
 from moderation.ledger.engine import reaching_postgres
 from moderation.ledger.feed import Filter
-from moderation.ledger.verification import Kind
+from moderation.ledger.verification import ReaderKind
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,7 +35,7 @@ class PutBack:
     kept: its place was left as it was, at `was`; else it is at `back`.
     """
 
-    kind: Kind
+    kind: ReaderKind
     name: str
     wanted: Filter
     was: Cursor
@@ -106,4 +106,4 @@ def _config() -> "Config":
 
 def _put_back(told: Mapping[str, Any]) -> PutBack:
     was, back = (Cursor(at["epoch"], int(at["xid"]), at["seq"]) for at in (told["was"], told["back"]))
-    return PutBack(Kind(told["kind"]), told["name"], Filter(**told["filter"]), was, back, told["kept"])
+    return PutBack(ReaderKind(told["kind"]), told["name"], Filter(**told["filter"]), was, back, told["kept"])

@@ -89,7 +89,7 @@ _WITHOUT = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RolesStatus:
     """missing: roles that are not there. bare: roles that were granted nothing here."""
 
     missing: tuple[str, ...]
@@ -109,12 +109,12 @@ def grant(connection: Connection) -> bool:
     return not missing
 
 
-def standing(engine: Engine) -> Standing:
+def roles_status(engine: Engine) -> RolesStatus:
     """Which roles are missing, and which were granted nothing."""
     with reaching_postgres(), engine.connect() as connection:
         missing = connection.execute(_MISSING, {"names": list(ROLES)}).scalars()
         bare = connection.execute(_WITHOUT, {"names": list(ROLES)}).scalars()
-        return Standing(tuple(missing), tuple(bare))
+        return RolesStatus(tuple(missing), tuple(bare))
 
 
 def _statements(missing: set[str], schema: str) -> list[str]:

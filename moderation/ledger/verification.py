@@ -22,14 +22,14 @@ _PATIENCE_S = 3600.0
 _BOUNDED_PATIENCE_S = 30.0
 
 
-class Kind(StrEnum):
+class ReaderKind(StrEnum):
     """Whose place it is; also its table's name."""
 
     CONSUMER = "consumer"
     WEBHOOK = "webhook"
 
 
-class Finding(StrEnum):
+class PlaceFinding(StrEnum):
     """What a verification found.
 
     WHOLE: as many were given out as there are. MISSING: fewer. EXCESS: more, so the count proves nothing.
@@ -52,9 +52,9 @@ class Verification:
     put_back: the place was set back to `verified`; what `exist` counts comes again.
     """
 
-    kind: Kind
+    kind: ReaderKind
     name: str
-    finding: Finding
+    finding: PlaceFinding
     place: Cursor
     verified: Cursor | None
     given: int
@@ -64,7 +64,7 @@ class Verification:
     @property
     def breach(self) -> bool:
         """Verdicts were lost, or the count says nothing."""
-        return self.finding in {Finding.MISSING, Finding.EXCESS}
+        return self.finding in {PlaceFinding.MISSING, PlaceFinding.EXCESS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +166,15 @@ def verify_consumer(engine: Engine, name: str, *, repair: bool = True) -> Verifi
     Where all is there, the next verification begins here; where nothing is known, the count does. repair: False
     changes nothing. Raises InvalidConsumer where there is none of this name.
     """
-    return _verify(engine, Kind.CONSUMER, name, _Extent(checkpoint=repair, adopt=repair, repair=repair))
+    return _verify(engine, ReaderKind.CONSUMER, name, _Extent(checkpoint=repair, adopt=repair, repair=repair))
 
 
 def verify_webhook(engine: Engine, name: str, *, repair: bool = True) -> Verification:
     """As `verify_consumer`, for an endpoint: what was delivered or set aside. Raises InvalidWebhook."""
-    return _verify(engine, Kind.WEBHOOK, name, _Extent(checkpoint=repair, adopt=repair, repair=repair))
+    return _verify(engine, ReaderKind.WEBHOOK, name, _Extent(checkpoint=repair, adopt=repair, repair=repair))
 
 
-def verify_all(engine: Engine, kind: Kind, *, repair: bool = True) -> list[Verification]:
+def verify_all(engine: Engine, kind: ReaderKind, *, repair: bool = True) -> list[Verification]:
     """Every consumer, or every webhook, by name."""
     return _verify_each(engine, kind, _Extent(checkpoint=repair, adopt=repair, repair=repair))
 
@@ -187,10 +187,10 @@ def verify_places(engine: Engine, *, limit_rows: int, checkpoint: bool = True) -
     update; without it everything is only read.
     """
     extent = _Extent(limit_rows=limit_rows, checkpoint=checkpoint, adopt=False, repair=False)
-    return [found for kind in Kind for found in _verify_each(engine, kind, extent)]
+    return [found for kind in ReaderKind for found in _verify_each(engine, kind, extent)]
 
 
-def go_back(engine: Engine, kind: Kind, name: str, to: Cursor, *, dry_run: bool = False) -> int:
+def go_back(engine: Engine, kind: ReaderKind, name: str, to: Cursor, *, dry_run: bool = False) -> int:
     """Set a place back; how many verdicts that pass its filter come again.
 
     Raises InvalidCursor for a place further on, which would skip verdicts; InvalidConsumer, InvalidWebhook.
@@ -214,7 +214,7 @@ def count_passing(engine: Engine, wanted: Filter, after: Cursor, upto: Cursor) -
         return int(connection.execute(text(_COUNT.format(rows=_rows(wanted))), values).scalar_one())
 
 
-def _verify_each(engine: Engine, kind: Kind, extent: _Extent) -> list[Verification]:
+def _verify_each(engine: Engine, kind: ReaderKind, extent: _Extent) -> list[Verification]:
     with transaction(engine) as connection:
         names = connection.execute(_text(_NAMES, kind)).scalars().all()
     found = []
@@ -226,7 +226,7 @@ def _verify_each(engine: Engine, kind: Kind, extent: _Extent) -> list[Verificati
     return found
 
 
-def _verify(engine: Engine, kind: Kind, name: str, extent: _Extent) -> Verification:
+def _verify(engine: Engine, kind: ReaderKind, name: str, extent: _Extent) -> Verification:
     patience_s = _PATIENCE_S if extent.limit_rows is None else _BOUNDED_PATIENCE_S
     while True:
         with transaction(engine, patience_s=patience_s) as connection:
@@ -239,7 +239,7 @@ def _verify(engine: Engine, kind: Kind, name: str, extent: _Extent) -> Verificat
             return _verification(kind, name, row, finding, put_back=statement == _PUT_BACK)
 
 
-def _examine(connection: Connection, kind: Kind, name: str, limit_rows: int | None) -> Row[Any]:
+def _examine(connection: Connection, kind: ReaderKind, name: str, limit_rows: int | None) -> Row[Any]:
     wanted = _wanted(connection, kind, name)
     values: Mapping[str, Any] = wanted.values() | {"name": name, "limit_rows": limit_rows}
     row = connection.execute(_text(_EXAMINE, kind, rows=_rows(wanted)), values).one_or_none()
@@ -248,7 +248,7 @@ def _examine(connection: Connection, kind: Kind, name: str, limit_rows: int | No
     return row
 
 
-def _wanted(connection: Connection, kind: Kind, name: str) -> Filter:
+def _wanted(connection: Connection, kind: ReaderKind, name: str) -> Filter:
     """Its filter, which it keeps for life. Raises InvalidConsumer or InvalidWebhook where there is none."""
     found = connection.execute(_text(_FILTER, kind), {"name": name}).scalar_one_or_none()
     if found is None:
@@ -256,21 +256,23 @@ def _wanted(connection: Connection, kind: Kind, name: str) -> Filter:
     return Filter(**found)
 
 
-def _finding(row: Row[Any]) -> Finding:
+def _finding(row: Row[Any]) -> PlaceFinding:
     if row.low_epoch is None:
-        return Finding.UNPROVEN
+        return PlaceFinding.UNPROVEN
     if row.exist is None:
-        return Finding.UNCOUNTED
+        return PlaceFinding.UNCOUNTED
     if row.given == row.exist:
-        return Finding.WHOLE
-    return Finding.MISSING if row.given < row.exist else Finding.EXCESS
+        return PlaceFinding.WHOLE
+    return PlaceFinding.MISSING if row.given < row.exist else PlaceFinding.EXCESS
 
 
-def _change(finding: Finding, extent: _Extent) -> str | None:
+def _change(finding: PlaceFinding, extent: _Extent) -> str | None:
     """The statement that acts on what was found, if any does."""
-    if (finding is Finding.WHOLE and extent.checkpoint) or (finding is Finding.UNPROVEN and extent.adopt):
+    if (finding is PlaceFinding.WHOLE and extent.checkpoint) or (
+        finding is PlaceFinding.UNPROVEN and extent.adopt
+    ):
         return _CHECKPOINT
-    if finding in {Finding.MISSING, Finding.EXCESS} and extent.repair:
+    if finding in {PlaceFinding.MISSING, PlaceFinding.EXCESS} and extent.repair:
         return _PUT_BACK
     return None
 
@@ -285,7 +287,9 @@ def _changed(engine: Engine, statement: TextClause, name: str, row: Row[Any]) ->
         return connection.execute(statement, values).one_or_none() is not None
 
 
-def _verification(kind: Kind, name: str, row: Row[Any], finding: Finding, *, put_back: bool) -> Verification:
+def _verification(
+    kind: ReaderKind, name: str, row: Row[Any], finding: PlaceFinding, *, put_back: bool
+) -> Verification:
     place = Cursor(row.epoch, int(row.place_xid), row.seq)
     verified = None if row.low_epoch is None else Cursor(row.low_epoch, int(row.verified_xid), row.low_seq)
     return Verification(kind, name, finding, place, verified, row.given, row.exist, put_back)
@@ -296,7 +300,7 @@ def _rows(wanted: Filter) -> str:
     return _ROWS if wanted == EVERYTHING else _PASSING
 
 
-def _text(statement: str, kind: Kind, **parts: str) -> TextClause:
+def _text(statement: str, kind: ReaderKind, **parts: str) -> TextClause:
     return text(statement.format(kind=kind.value, **parts))
 
 
@@ -308,7 +312,7 @@ def _low(cursor: Cursor) -> dict[str, Any]:
     return {"low_epoch": cursor.epoch, "low_xid": str(cursor.xid), "low_seq": cursor.seq}
 
 
-def _unknown(kind: Kind, name: str) -> VetlineError:
-    if kind is Kind.CONSUMER:
+def _unknown(kind: ReaderKind, name: str) -> VetlineError:
+    if kind is ReaderKind.CONSUMER:
         return InvalidConsumer(f"there is no consumer named {name}")
     return InvalidWebhook(f"there is no webhook named {name}")

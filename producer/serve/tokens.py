@@ -38,7 +38,7 @@ class Bearer:
     role: Role
 
 
-ANYBODY = Bearer("", Role.ADMIN)  # where the door was opened without tokens, on loopback
+ANYBODY = Bearer("", Role.ADMIN)  # where the API was opened without tokens, on loopback
 
 
 class Tokens:

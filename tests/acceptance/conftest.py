@@ -10,14 +10,14 @@ from PIL import Image
 from sqlalchemy import Engine
 
 from moderation.errors import Unavailable
-from moderation.ledger import migrate, tally
+from moderation.ledger import counters, migrate
 from moderation.ledger.audit.run import audit
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from moderation.services.postgres import LocalPostgres
 from producer import Client
 from tests.support.checkpoint import write_checkpoint
-from tests.support.keeper import GONE_S, Keeper
+from tests.support.runtime_worker import GONE_S, Keeper
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
@@ -76,7 +76,7 @@ class System:
         return sum(r.image is not None and r.outcome == "running" for r in self.server.requests)
 
     def counts(self) -> dict[str, int]:
-        return tally.counts(self.engine)
+        return counters.counts(self.engine)
 
     def wait_for_counts(self, *, timeout_s: float = 45, **wanted: int) -> None:
         wait_for(lambda: self.counts() == wanted, timeout_s=timeout_s, what=f"{wanted}, but {self.counts()}")

@@ -1,4 +1,4 @@
-"""The processes that a worker starts: decoders, and the child of a trial. None outlives it, and a stop condemns nothing."""
+"""A worker's child processes: decoders, and that of an isolated run. None outlives it, and a stop condemns nothing."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from moderation.assessment import State
 from moderation.errors import RuntimeCrashed
-from moderation.ledger.ending import give_back_crashed
+from moderation.ledger.outcomes import give_back_crashed
 from tests.acceptance.conftest import System
 from tests.support.ledger import POLICY, attempts, claimed, row
 from tests.support.waiting import wait_for
@@ -43,7 +43,7 @@ def a_suspect(system: System) -> UUID:
 
 
 def in_trial(system: System) -> tuple[RunningWorker, UUID]:
-    """A worker whose trial child waits for an answer that does not come."""
+    """A worker whose isolated run child waits for an answer that does not come."""
     # What a judge asks to know its server has one token of answer; an image's verdict has many.
     system.server.script([{"when": {"one_token": False}, "do": {"kind": "hang"}}])
     id_ = a_suspect(system)

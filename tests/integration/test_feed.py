@@ -12,6 +12,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from consumer.feed import AsyncFeed, Cursor, Feed, FeedSettings, PublishedVerdict
+from moderation.cursor import NOW
 from moderation.errors import (
     ConsumerTaken,
     DatabaseRestored,
@@ -19,11 +21,10 @@ from moderation.errors import (
     InvalidCursor,
     InvalidSubmission,
 )
-from moderation.feed import NOW, AsyncFeed, Cursor, Feed, FeedSettings, Published
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger, transaction
 from moderation.ledger.feed import adopt, end, read
-from moderation.ledger.wake import tell
+from moderation.ledger.notify import notify_recorded
 from moderation.settings import LedgerSettings
 from tests.support.recorded import record
 from tests.support.waiting import wait_for
@@ -40,7 +41,7 @@ def keys(verdicts: Any) -> list[str]:
     return [verdict.key for verdict in verdicts]
 
 
-def all_of(url: str, **options: Any) -> list[Published]:
+def all_of(url: str, **options: Any) -> list[PublishedVerdict]:
     with Feed(database_url=url, settings=QUICK, **options) as feed:
         return [verdict for batch in feed.batches(follow=False) for verdict in batch]
 
@@ -261,7 +262,7 @@ def test_a_waiting_feed_is_woken_by_the_notification(ledger: Engine, url: str) -
         wait_for(listens, what="LISTEN")
         with ledger.connect() as connection:
             record(connection)
-        tell(ledger)
+        notify_recorded(ledger)
         assert keys(waiting.result(30)) == ["k0"]
 
 

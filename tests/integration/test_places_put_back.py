@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Connection, Engine
 from typer.testing import CliRunner
 
+from consumer.feed import Feed
 from moderation.cli.main import command_line
-from moderation.feed import Feed
 from moderation.ledger import consumers, migrate
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.verification import Finding, Kind, verify_all, verify_consumer
+from moderation.ledger.verification import PlaceFinding, ReaderKind, verify_all, verify_consumer
 from moderation.services.postgres import LocalPostgres
 from moderation.webhook import new_secret
 from tests.support import release_0_1_0 as old
@@ -128,8 +128,8 @@ def test_all_that_consumers_and_webhooks_of_the_old_release_lost_is_given_out(
         sender.deliver(id_)
     assert set(receivers[0].taken) | set(hook.given) == wanted["every"]
     assert set(receivers[1].taken) | set(unsafe_hook.given) == wanted["unsafe"]
-    for kind in Kind:
-        assert [found.finding for found in verify_all(old_ledger, kind)] == [Finding.WHOLE] * 2
+    for kind in ReaderKind:
+        assert [found.finding for found in verify_all(old_ledger, kind)] == [PlaceFinding.WHOLE] * 2
 
 
 def test_an_upgrade_puts_places_back_once(old_ledger: Engine) -> None:
@@ -161,7 +161,7 @@ def test_keeping_places_leaves_them_and_says_how_to_send_again(
     said = vetline("db", "upgrade", "--keep-places")
     assert "consumer every: kept. Release 0.1.0 may have lost some of 40 verdicts" in said
     assert place(old_ledger, "every") == str(reader.place)
-    assert verify_consumer(old_ledger, "every", repair=False).finding is Finding.UNPROVEN
+    assert verify_consumer(old_ledger, "every", repair=False).finding is PlaceFinding.UNPROVEN
     words = said[said.index("vetline consumer verify") :].split()
     assert "40 verdicts come again" in vetline(*words[1:6])
     assert set(read(old_ledger, "every")) == set(keys)

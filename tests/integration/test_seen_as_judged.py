@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from bench.browser import Browser, browser, find_chromium
 from bench.pictures import compare
+from intake.decode import Decoder
+from intake.settings import DecodeSettings
 from tests.support.viewed_files import KINDS
-from worker.images.decode import Decoder
-from worker.images.settings import DecodeSettings
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)")

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
+from consumer.feed import Feed, FeedSettings
 from moderation.cli.main import command_line
-from moderation.cursor import START, Cursor
+from moderation.cursor import NOW, START, Cursor
 from moderation.errors import (
     BadSetting,
     ConsumerTaken,
@@ -19,12 +20,11 @@ from moderation.errors import (
     InvalidWebhook,
     LedgerUnavailable,
 )
-from moderation.feed import NOW, Feed, FeedSettings
 from moderation.ledger import consumers, webhooks
 from moderation.ledger.feed import EVERYTHING, Filter, adopt, end
 from moderation.ledger.verification import (
-    Finding,
-    Kind,
+    PlaceFinding,
+    ReaderKind,
     Verification,
     count_passing,
     go_back,
@@ -83,7 +83,7 @@ def keys(url: str, **options: Any) -> list[str]:
         return [str(verdict.key) for batch in feed.batches(follow=False) for verdict in batch]
 
 
-def skip(ledger: Engine, kind: Kind) -> None:
+def skip(ledger: Engine, kind: ReaderKind) -> None:
     """Move the place to the end of the feed as release 0.1.0 did: nothing is counted."""
     to = end(ledger)
     values = {"epoch": to.epoch, "xid": str(to.xid), "seq": to.seq}
@@ -93,7 +93,7 @@ def skip(ledger: Engine, kind: Kind) -> None:
         )
 
 
-def counts(found: Verification) -> tuple[Finding, int, int | None]:
+def counts(found: Verification) -> tuple[PlaceFinding, int, int | None]:
     return found.finding, found.given, found.exist
 
 
@@ -113,13 +113,13 @@ def test_the_count_holds_wherever_a_consumer_acknowledges_and_whoever_goes_on(
                 if batch and chosen.random() < 0.7:
                     feed.acknowledge(chosen.choice([None, *(verdict.cursor for verdict in batch)]))
         found = verify_consumer(ledger, "c", repair=chosen.random() < 0.3)
-        assert found.finding is Finding.WHOLE, found
+        assert found.finding is PlaceFinding.WHOLE, found
         assert found.given == found.exist
     keys(url, **wanted)
     passing = count_passing(ledger, Filter(**wanted), START, end(ledger))
     with ledger.connect() as connection:
         assert connection.execute(text("SELECT given FROM consumer")).scalar_one() == passing
-    assert verify_consumer(ledger, "c").finding is Finding.WHOLE
+    assert verify_consumer(ledger, "c").finding is PlaceFinding.WHOLE
 
 
 def test_what_a_process_lost_with_its_lease_is_counted_by_the_next_alone(ledger: Engine, url: str) -> None:
@@ -132,7 +132,7 @@ def test_what_a_process_lost_with_its_lease_is_counted_by_the_next_alone(ledger:
         with pytest.raises(ConsumerTaken):
             frozen.acknowledge()
         next_one.acknowledge()
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 14, 14)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 14, 14)
 
 
 def test_an_acknowledgement_whose_answer_was_lost_counts_once(
@@ -147,7 +147,7 @@ def test_an_acknowledgement_whose_answer_was_lost_counts_once(
         assert consumers.consumers(ledger)[0]["cursor"] == str(upto), "the write stands"
         feed.next_batch()
         feed.acknowledge()
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 20, 20)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 20, 20)
 
 
 @pytest.mark.parametrize("wanted", [{}, {"rating": "Unsafe"}], ids=["everything", "Unsafe"])
@@ -157,11 +157,11 @@ def test_a_consumer_that_skipped_verdicts_is_found_and_set_back(
     recorded(ledger, 5, rating="Unsafe")
     keys(url, **wanted)
     recorded(ledger, 7, first=5, rating="Unsafe")
-    skip(ledger, Kind.CONSUMER)
-    assert counts(verify_consumer(ledger, "c", repair=False)) == (Finding.MISSING, 5, 12)
+    skip(ledger, ReaderKind.CONSUMER)
+    assert counts(verify_consumer(ledger, "c", repair=False)) == (PlaceFinding.MISSING, 5, 12)
     assert keys(url, **wanted) == [], "nothing was changed"
     (found,) = verify_places(ledger, limit_rows=100)
-    assert (*counts(found), found.put_back) == (Finding.MISSING, 5, 12, False)
+    assert (*counts(found), found.put_back) == (PlaceFinding.MISSING, 5, 12, False)
     assert keys(url, **wanted) == []
     with opened(url, **wanted) as feed:
         assert feed.next_batch() == []
@@ -171,21 +171,21 @@ def test_a_consumer_that_skipped_verdicts_is_found_and_set_back(
         with pytest.raises(ConsumerTaken):
             feed.acknowledge()
     assert keys(url, **wanted) == [f"k{n}" for n in range(12)]
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 12, 12)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 12, 12)
 
 
 def test_a_verification_begins_where_the_last_one_ended(ledger: Engine, url: str) -> None:
     recorded(ledger, 5)
     keys(url)
-    assert counts(verify_consumer(ledger, "c", repair=False)) == (Finding.WHOLE, 5, 5)
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 5, 5)
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 0, 0)
+    assert counts(verify_consumer(ledger, "c", repair=False)) == (PlaceFinding.WHOLE, 5, 5)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 5, 5)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 0, 0)
     recorded(ledger, 2, first=5)
     keys(url)
     recorded(ledger, 3, first=7)
-    skip(ledger, Kind.CONSUMER)
+    skip(ledger, ReaderKind.CONSUMER)
     found = verify_consumer(ledger, "c")
-    assert (*counts(found), found.put_back) == (Finding.MISSING, 2, 5, True)
+    assert (*counts(found), found.put_back) == (PlaceFinding.MISSING, 2, 5, True)
     assert keys(url) == [f"k{n}" for n in range(5, 10)], "only what came since it was verified comes again"
 
 
@@ -194,10 +194,10 @@ def test_what_an_operator_moved_past_is_not_missing(ledger: Engine, url: str) ->
     keys(url)
     recorded(ledger, 5, first=5)
     consumers.move(ledger, "c", end(ledger))
-    assert counts(verify_consumer(ledger, "c", repair=False)) == (Finding.WHOLE, 0, 0)
+    assert counts(verify_consumer(ledger, "c", repair=False)) == (PlaceFinding.WHOLE, 0, 0)
     consumers.move(ledger, "c", START)
     assert len(keys(url)) == 10
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 10, 10)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 10, 10)
 
 
 def test_a_consumer_that_began_at_the_end_misses_nothing_of_before(ledger: Engine, url: str) -> None:
@@ -205,7 +205,7 @@ def test_a_consumer_that_began_at_the_end_misses_nothing_of_before(ledger: Engin
     assert keys(url, after=NOW) == []
     recorded(ledger, 2, first=5)
     assert keys(url) == ["k5", "k6"]
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 2, 2)
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 2, 2)
 
 
 def test_verification_counts_across_epochs(ledger: Engine, url: str) -> None:
@@ -218,10 +218,10 @@ def test_verification_counts_across_epochs(ledger: Engine, url: str) -> None:
     assert adopt(ledger) == 2
     recorded(ledger, 4, first=12)
     assert len(keys(url)) == 6
-    assert counts(verify_consumer(ledger, "c", repair=False)) == (Finding.WHOLE, 16, 16)
+    assert counts(verify_consumer(ledger, "c", repair=False)) == (PlaceFinding.WHOLE, 16, 16)
     assert count_passing(ledger, EVERYTHING, START, Cursor(2, 0, 0)) == 12
     recorded(ledger, 1, first=16)
-    skip(ledger, Kind.CONSUMER)
+    skip(ledger, ReaderKind.CONSUMER)
     found = verify_consumer(ledger, "c")
     assert (found.given, found.exist, found.put_back) == (16, 17, True)
     assert len(keys(url)) == 17
@@ -236,27 +236,27 @@ def test_what_the_old_release_added_and_acknowledged_is_unproven_until_it_is_cou
         old.add_webhook(connection, OldReader("w"), "https://hooks.test/", "whsec_x")
     assert len(keys(url)) == 5
     for found in verify_places(ledger, limit_rows=100):
-        assert (found.finding, found.verified, found.exist) == (Finding.UNPROVEN, None, None)
+        assert (found.finding, found.verified, found.exist) == (PlaceFinding.UNPROVEN, None, None)
         assert not found.breach
-    assert verify_consumer(ledger, "c").finding is Finding.UNPROVEN
+    assert verify_consumer(ledger, "c").finding is PlaceFinding.UNPROVEN
     recorded(ledger, 2, first=5)
     keys(url)
-    assert counts(verify_consumer(ledger, "c")) == (Finding.WHOLE, 2, 2)
-    assert verify_webhook(ledger, "w").finding is Finding.UNPROVEN
-    assert verify_webhook(ledger, "w").finding is Finding.WHOLE
+    assert counts(verify_consumer(ledger, "c")) == (PlaceFinding.WHOLE, 2, 2)
+    assert verify_webhook(ledger, "w").finding is PlaceFinding.UNPROVEN
+    assert verify_webhook(ledger, "w").finding is PlaceFinding.WHOLE
 
 
 def test_more_than_can_be_counted_in_time_is_said_and_left(ledger: Engine, url: str) -> None:
     recorded(ledger, 8)
     keys(url)
     (found,) = verify_places(ledger, limit_rows=7)
-    assert (found.finding, found.exist, found.breach) == (Finding.UNCOUNTED, None, False)
+    assert (found.finding, found.exist, found.breach) == (PlaceFinding.UNCOUNTED, None, False)
     (found,) = verify_places(ledger, limit_rows=8, checkpoint=False)
-    assert counts(found) == (Finding.WHOLE, 8, 8)
+    assert counts(found) == (PlaceFinding.WHOLE, 8, 8)
     (found,) = verify_places(ledger, limit_rows=8)
-    assert counts(found) == (Finding.WHOLE, 8, 8)
+    assert counts(found) == (PlaceFinding.WHOLE, 8, 8)
     (found,) = verify_places(ledger, limit_rows=0)
-    assert counts(found) == (Finding.WHOLE, 0, 0)
+    assert counts(found) == (PlaceFinding.WHOLE, 0, 0)
 
 
 def added(ledger: Engine, receiver: Receiver, **wanted: str) -> webhooks.Endpoint:
@@ -279,12 +279,12 @@ def test_what_a_webhook_delivered_or_set_aside_is_counted(
     receiver.script = [status(500)]
     sender.deliver(endpoint.id)
     assert len(webhooks.set_aside(ledger, "w")) == 1
-    assert counts(verify_webhook(ledger, "w", repair=False)) == (Finding.WHOLE, 2, 2)
+    assert counts(verify_webhook(ledger, "w", repair=False)) == (PlaceFinding.WHOLE, 2, 2)
     webhooks.retry_set_aside(ledger, "w")
     webhooks.resume(ledger, "w")
     sender.deliver(endpoint.id)
     assert (webhooks.set_aside(ledger, "w"), len(receiver.taken)) == ([], 3)
-    assert counts(verify_webhook(ledger, "w")) == (Finding.WHOLE, 3, 3)
+    assert counts(verify_webhook(ledger, "w")) == (PlaceFinding.WHOLE, 3, 3)
 
 
 def test_a_webhook_that_skipped_verdicts_sends_them(
@@ -296,25 +296,25 @@ def test_a_webhook_that_skipped_verdicts_sends_them(
     verify_webhook(ledger, "w")
     recorded(ledger, 2, first=3, rating="Unsafe")
     recorded(ledger, 2, first=5)
-    skip(ledger, Kind.WEBHOOK)
-    (found,) = verify_all(ledger, Kind.WEBHOOK)
-    assert (*counts(found), found.put_back) == (Finding.MISSING, 0, 2, True)
+    skip(ledger, ReaderKind.WEBHOOK)
+    (found,) = verify_all(ledger, ReaderKind.WEBHOOK)
+    assert (*counts(found), found.put_back) == (PlaceFinding.MISSING, 0, 2, True)
     sender.deliver(endpoint.id)
     assert receiver.taken == [f"k{n}" for n in range(5)]
-    assert counts(verify_webhook(ledger, "w")) == (Finding.WHOLE, 2, 2)
+    assert counts(verify_webhook(ledger, "w")) == (PlaceFinding.WHOLE, 2, 2)
 
 
 def test_a_place_goes_back_and_never_forward(ledger: Engine, url: str) -> None:
     recorded(ledger, 5)
     keys(url)
-    assert go_back(ledger, Kind.CONSUMER, "c", START, dry_run=True) == 5
+    assert go_back(ledger, ReaderKind.CONSUMER, "c", START, dry_run=True) == 5
     assert keys(url) == []
-    assert go_back(ledger, Kind.CONSUMER, "c", START) == 5
+    assert go_back(ledger, ReaderKind.CONSUMER, "c", START) == 5
     with pytest.raises(InvalidCursor, match="would skip"):
-        go_back(ledger, Kind.CONSUMER, "c", end(ledger))
+        go_back(ledger, ReaderKind.CONSUMER, "c", end(ledger))
     assert len(keys(url)) == 5
     with pytest.raises(InvalidWebhook):
-        go_back(ledger, Kind.WEBHOOK, "w", START)
+        go_back(ledger, ReaderKind.WEBHOOK, "w", START)
     for verify, error in ((verify_consumer, InvalidConsumer), (verify_webhook, InvalidWebhook)):
         with pytest.raises(error):
             verify(ledger, "nobody")
@@ -338,8 +338,8 @@ def test_verify_as_typed(
     assert "nothing is missing" in vetline("consumer", "verify", "c")
     assert "nothing is missing" in vetline("webhook", "verify")
     recorded(ledger, 2, first=3)
-    skip(ledger, Kind.CONSUMER)
-    skip(ledger, Kind.WEBHOOK)
+    skip(ledger, ReaderKind.CONSUMER)
+    skip(ledger, ReaderKind.WEBHOOK)
     assert "nothing changed, 2 would come again" in vetline("consumer", "verify", "--dry-run", code=1)
     (found,) = json.loads(vetline("consumer", "verify", "c", "--json", code=1))
     assert (found["finding"], found["given"], found["exist"], found["put_back"]) == ("missing", 0, 2, True)

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image, ImageCms
 
 from bench.pictures import mean_difference
+from intake.decode import Decoder
+from intake.picture import Picture
+from intake.settings import DecodeSettings
 from moderation.errors import DamagedButShown, Undecodable
 from tests.support import profiles, viewed_files, viewed_pngs
 from tests.support.apertures import with_aperture, with_code_points
 from tests.support.pictures import chunk, encode
 from tests.support.viewed_content import CONTENT, DECOY, grey
-from worker.images.decode import Decoder
-from worker.images.picture import Picture
-from worker.images.settings import DecodeSettings
 
 SIZE = CONTENT.size
 

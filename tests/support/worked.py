@@ -7,12 +7,12 @@ from sqlalchemy import Engine, text
 
 from moderation.errors import HostUnavailable, NotFound, RuntimeCrashed
 from moderation.ledger import retention
-from moderation.ledger.audit.finding import Check, Finding
-from moderation.ledger.audit.run import Report
+from moderation.ledger.audit.finding import AuditCheck, AuditFinding
+from moderation.ledger.audit.run import AuditReport
 from moderation.ledger.audit.turn import take_turn
-from moderation.ledger.ending import fail, give_back, give_back_crashed, try_later
 from moderation.ledger.engine import transaction
-from moderation.ledger.reassess import Choice, change_of, reassess
+from moderation.ledger.outcomes import fail, give_back, give_back_crashed, try_later
+from moderation.ledger.reassess import ReassessFilter, reassess, revision_change
 from moderation.ledger.registry import add
 from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
@@ -24,9 +24,10 @@ from tests.support.ledger import claimed, record, submitted, verdict
 _POLICY_FILE = "policy: city-news\ntitle: City news desk\n"
 
 
-def kinds(found: Report | list[Finding]) -> dict[tuple[Check, str], tuple[str, ...]]:
+def kinds(found: AuditReport | list[AuditFinding]) -> dict[tuple[AuditCheck, str], tuple[str, ...]]:
     return {
-        (one.check, one.what): one.ids for one in (found.findings if isinstance(found, Report) else found)
+        (one.check, one.what): one.ids
+        for one in (found.findings if isinstance(found, AuditReport) else found)
     }
 
 
@@ -45,7 +46,7 @@ def plant(engine: Engine, statements: str, id_: UUID | None = None) -> None:
             connection.execute(text(statement.strip().lstrip("!")), {"id": id_})
 
 
-def turn(engine: Engine, **settings: float) -> list[Finding] | None:
+def turn(engine: Engine, **settings: float) -> list[AuditFinding] | None:
     return take_turn(engine, AuditSettings(**({"every_s": 1e-6, "turn_s": 30} | settings)))  # type: ignore[arg-type]
 
 
@@ -127,8 +128,8 @@ def _judged_anew(engine: Engine) -> None:
     record(
         engine, claimed(engine, submitted(engine, key="again", policy="city-news@1")), verdict(), worker="w1"
     )
-    change = change_of(engine, "city-news", from_revision=1, to_revision=2)
-    assert sum(page.queued for page in reassess(engine, change, Choice(), batch="anew")) == 1
+    change = revision_change(engine, "city-news", from_revision=1, to_revision=2)
+    assert sum(page.queued for page in reassess(engine, change, ReassessFilter(), batch="anew")) == 1
     with engine.connect() as connection:
         (anew,) = connection.execute(text("SELECT id FROM assessment WHERE batch = 'anew'")).scalars()
     record(engine, claimed(engine, anew), verdict(), worker="w1")

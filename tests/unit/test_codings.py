@@ -6,8 +6,8 @@ import zlib
 import brotli
 import pytest
 
+from intake.codings import Body
 from moderation.errors import HostRefused, TooLarge
-from worker.images.codings import Body
 
 PICTURE = bytes(range(256)) * 40
 RAW = zlib.compressobj(wbits=-15)

@@ -1,11 +1,21 @@
 """No statement orders, groups or compares by something else than it says; read with Postgres' own parser."""
 
 from collections.abc import Callable, Iterable
+from importlib import import_module
 
 import pytest
 
-from moderation.ledger import consumer_tables, ending, export, failures, retention, roles, tables
-from moderation.ledger.failures import Group
+from moderation.ledger import (
+    consumer_tables,
+    export,
+    failures,
+    outcomes,
+    retention,
+    roles,
+    tables,
+    verification,
+)
+from moderation.ledger.failures import FailureGroup
 from tests.support.sql_order import Columns, complaints
 from tests.support.sql_statements import (
     migration_statements,
@@ -26,11 +36,11 @@ _ALLOWED = {
     # A digest is drawn by lot, and a text is what it is made of.
     "moderation.ledger.reassess._SAMPLE": "ORDER BY of a cast to text",
 }
-_GROUPINGS = [list(Group), *([one] for one in Group)]
+_GROUPINGS = [list(FailureGroup), *([one] for one in FailureGroup)]
 
 # Each statement that is put together in a function, by an example of it.
 _BUILT: dict[str, Callable[[], Iterable[str]]] = {
-    "moderation.ledger.ending._ended": lambda: [str(ending._FAIL), str(ending._CRASHED)],
+    "moderation.ledger.outcomes._ended": lambda: [str(outcomes._FAIL), str(outcomes._CRASHED)],
     "moderation.ledger.engine.transaction": lambda: ["SET LOCAL statement_timeout = 1000"],
     "moderation.ledger.export.verdict_pages": lambda: [_exported(export._VERDICTS + " LIMIT :limit")],
     "moderation.ledger.export._counted": lambda: [
@@ -42,7 +52,16 @@ _BUILT: dict[str, Callable[[], Iterable[str]]] = {
     "moderation.ledger.feed.adopt": lambda: ["ALTER TABLE verdict ALTER COLUMN epoch SET DEFAULT 2"],
     "moderation.ledger.retention._walk": lambda: [str(retention._CLEAR_RAW), str(retention._TELL_URIS)],
     "moderation.ledger.roles.grant": lambda: roles._statements(set(), "public"),
+    "moderation.ledger.verification._text": lambda: _of_places(),
+    "moderation.ledger.verification.count_passing": lambda: [
+        verification._COUNT.format(rows=rows) for rows in _ROWS
+    ],
+    "moderation.ledger.migrations.versions.0012_places_put_back.upgrade": lambda: [
+        statement.format(table="consumer") for statement in (_0012.PUT_BACK, _0012.VERIFIED)
+    ],
 }
+_ROWS = (verification._ROWS, verification._PASSING)
+_0012 = import_module("moderation.ledger.migrations.versions.0012_places_put_back")
 
 # As it stood when the feed skipped verdicts.
 _SKIPPED_VERDICTS = """
@@ -54,6 +73,13 @@ _SKIPPED_VERDICTS = """
            (SELECT xid::text FROM looked_at ORDER BY xid DESC LIMIT 1) AS last_xid,
            (SELECT seq FROM looked_at ORDER BY xid DESC, seq DESC LIMIT 1) AS last_seq
 """
+
+
+def _of_places() -> list[str]:
+    """What `verification` asks of consumers and webhooks."""
+    plain = ("_NAMES", "_FILTER", "_PLACE", "_CHECKPOINT", "_PUT_BACK", "_GO_BACK")
+    whole = [getattr(verification, name).format(kind="webhook") for name in plain]
+    return whole + [verification._EXAMINE.format(kind="consumer", rows=rows) for rows in _ROWS]
 
 
 def test_statements_of_the_ledger_order_by_what_they_say() -> None:

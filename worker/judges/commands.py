@@ -22,7 +22,7 @@ class MethodChoice(StrEnum):
     TEMPERATURE = "temperature"
 
 
-class _Line(BaseModel):
+class _LabelledLine(BaseModel):
     """One labelled verdict. What else stands in the line does not matter."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -92,9 +92,9 @@ def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
     return found
 
 
-def _line(text: str, where: str) -> _Line:
+def _line(text: str, where: str) -> _LabelledLine:
     try:
-        return _Line.model_validate(json.loads(text))
+        return _LabelledLine.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadSource(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

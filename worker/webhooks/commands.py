@@ -5,16 +5,16 @@ from uuid import UUID
 
 import typer
 
-from moderation.cli.following import Category, Name, Unsafe, shown_filter
+from moderation.cli.feed_options import Category, Name, Unsafe, shown_filter
 from moderation.cli.main import FAILED
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
-from moderation.cli.reading import Batch, Json, Policy
 from moderation.errors import InvalidWebhook
 from moderation.ledger import webhooks
 from moderation.ledger.feed import Filter
-from moderation.ledger.verification import Kind
+from moderation.ledger.verification import ReaderKind
 from moderation.redaction import redact_uri
 from moderation.webhook import new_secret, probe_message
 
@@ -169,7 +169,7 @@ def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, a
     Where it is fewer, the place is set back, and all since then is sent again,
     under the same ids; exit 1. Stop workers of release 0.1.0 first.
     """
-    verify(Kind.WEBHOOK, name, after, repair=repair, as_json=as_json)
+    verify(ReaderKind.WEBHOOK, name, after, repair=repair, as_json=as_json)
 
 
 @_webhook.command()

@@ -7,15 +7,15 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.ledger.audit import attempts, states, verdicts
-from moderation.ledger.audit.finding import Allowance, Check, Finding, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Slice, snapshot
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_CHECKS: Mapping[Check, Mapping[str, str]] = {
-    Check.STATES: states.CONDITIONS,
-    Check.ATTEMPTS: attempts.CONDITIONS,
-    Check.CHARGES: attempts.CHARGES,
-    Check.VERDICTS: verdicts.CONDITIONS,
+_CHECKS: Mapping[AuditCheck, Mapping[str, str]] = {
+    AuditCheck.STATES: states.CONDITIONS,
+    AuditCheck.ATTEMPTS: attempts.CONDITIONS,
+    AuditCheck.CHARGES: attempts.CHARGES,
+    AuditCheck.VERDICTS: verdicts.CONDITIONS,
 }
 _CONDITIONS = [
     (check, what, condition) for check, each in _CHECKS.items() for what, condition in each.items()
@@ -66,8 +66,8 @@ _AT_FAULT = text(f"""
     FROM found GROUP BY number
 """)
 _STRAY = {
-    -1: (Check.VERDICTS, "a verdict without an assessment"),
-    -2: (Check.ATTEMPTS, "an attempt without an assessment"),
+    -1: (AuditCheck.VERDICTS, "a verdict without an assessment"),
+    -2: (AuditCheck.ATTEMPTS, "an attempt without an assessment"),
 }
 
 
@@ -84,11 +84,11 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         within = {"after": after, "upto": upto or _LAST}
         rows = allowance.rows if upto else int(connection.execute(_COUNT, within).scalar_one())
         found = connection.execute(_AT_FAULT, within | {"ids": allowance.ids}).all()
-    findings = [Finding(*_named(row.number), row.n, tuple(row.ids)) for row in found]
+    findings = [AuditFinding(*_named(row.number), row.n, tuple(row.ids)) for row in found]
     return Slice(str(upto) if upto else None, rows, findings)
 
 
-def _named(number: int) -> tuple[Check, str]:
+def _named(number: int) -> tuple[AuditCheck, str]:
     if number in _STRAY:
         return _STRAY[number]
     check, what, _ = _CONDITIONS[number]

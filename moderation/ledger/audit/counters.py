@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
 
 _NAMES_AT_ONCE = 500
 _OF_NONE = ""  # the tally's name for what has no batch
@@ -85,7 +85,7 @@ def _compare(connection: Connection, batches: list[str], findings: Findings) -> 
         named = [f"batch {row.batch}"] if row.batch else ["no batch"]
         named += [f"tenant {row.tenant}"] if row.tenant else []
         findings.note(
-            Check.COUNTERS,
+            AuditCheck.COUNTERS,
             _WHAT,
             f"{', '.join(named)}, {row.state}: counted as {row.kept}, there are {row.counted}",
         )

@@ -2,8 +2,8 @@
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, cut_off, snapshot
-from moderation.ledger.verification import Finding as Verified
+from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, cut_off, snapshot
+from moderation.ledger.verification import PlaceFinding as Verified
 from moderation.ledger.verification import Verification, verify_places
 
 # What one place may have moved over since it was last found whole: some seconds. `vetline consumer verify` has no limit.
@@ -45,16 +45,18 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
     with snapshot(engine, allowance) as connection:
         rows = int(connection.execute(_COUNT).scalar_one())
         for (who,) in connection.execute(_AHEAD):
-            findings.note(Check.DELIVERIES, "a place that the feed has not come to", who)
+            findings.note(AuditCheck.DELIVERIES, "a place that the feed has not come to", who)
         for name, id_ in connection.execute(_SET_ASIDE):
-            findings.note(Check.DELIVERIES, "set aside, and there is no verdict", f"{id_} (webhook {name})")
+            findings.note(
+                AuditCheck.DELIVERIES, "set aside, and there is no verdict", f"{id_} (webhook {name})"
+            )
     with cut_off():
         verified = verify_places(
             engine, limit_rows=min(allowance.heavy, _MOST_ROWS), checkpoint=allowance.checkpoint
         )
     for one in verified:
         if one.breach:
-            findings.note(Check.DELIVERIES, _BREACHES[one.finding], _told(one))
+            findings.note(AuditCheck.DELIVERIES, _BREACHES[one.finding], _told(one))
     uncounted = sum(one.finding is Verified.UNCOUNTED for one in verified)
     return Slice(None, rows, findings.all(), uncounted)
 

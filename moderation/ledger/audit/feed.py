@@ -14,8 +14,8 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.errors import InvalidCursor
-from moderation.ledger.audit.finding import Allowance, Check, Findings, Slice, snapshot
-from moderation.ledger.feed import EVERYTHING, Filter, Page, read
+from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
+from moderation.ledger.feed import EVERYTHING, Filter, Page, end, read
 
 _PAGE = 500
 # Of the filters in use, a sample: two that one verdict of the slice passes, a few pages with each.
@@ -98,6 +98,7 @@ def _compare(
     pages: int | None = None,
 ) -> None:
     """Read on from each that was not come to yet, until all were. expected: by place. pages: at most so many."""
+    settled = end(engine)  # all below can be read from now on
     next_ = empty = 0
     at: Cursor | None = None
     while next_ < len(expected) and pages != 0:
@@ -107,7 +108,7 @@ def _compare(
         try:
             page = read(engine, at, wanted, limit=_PAGE)
         except InvalidCursor:  # a place that the feed has not come to, though a verdict stands there
-            findings.note(Check.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
+            findings.note(AuditCheck.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
             next_, at = next_ + 1, None
             continue
         upto = next_
@@ -115,10 +116,10 @@ def _compare(
             upto += 1
         _compare_page(page, at, expected[next_:upto], wanted, findings)
         empty = 0 if upto > next_ else empty + 1
-        if page.done:  # what is left waits for an open transaction, or is of an epoch that there is not
+        if page.done or page.upto <= at:  # what is left waits for an open transaction, or should have come
             for row in expected[upto:]:
-                if row.place.epoch > page.upto.epoch:
-                    findings.note(Check.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
+                if row.place < settled or row.place.epoch > settled.epoch:
+                    findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
             return
         next_, at = upto, page.upto
         pages = None if pages is None else pages - 1
@@ -132,13 +133,13 @@ def _compare_page(
     asked = _asked(wanted)
     for row in expected:
         if row.id not in given:
-            findings.note(Check.FEED, _MISSED, f"{row.id}{asked}")
+            findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{asked}")
         elif given[row.id] != row.place:
-            findings.note(Check.FEED, _MISPLACED, f"{row.id}{asked}")
+            findings.note(AuditCheck.FEED, _MISPLACED, f"{row.id}{asked}")
     last = after
     for one in page.verdicts:
         if not last < one.cursor <= page.upto:
-            findings.note(Check.FEED, _DISORDERED, f"{one.assessment_id}{asked}")
+            findings.note(AuditCheck.FEED, _DISORDERED, f"{one.assessment_id}{asked}")
         last = one.cursor
 
 

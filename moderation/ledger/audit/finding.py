@@ -16,7 +16,7 @@ _GRACE_S = 10.0
 _TIMED_OUT = "57014"  # Postgres' query_canceled
 
 
-class Check(StrEnum):
+class AuditCheck(StrEnum):
     """What is compared. The value is stored, printed and graphed: never rename."""
 
     STATES = "states"
@@ -33,10 +33,10 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """One kind of breach: how many, and the first of them by id (or by what else names them)."""
 
-    check: Check
+    check: AuditCheck
     what: str
     count: int
     ids: tuple[str, ...]
@@ -78,7 +78,7 @@ class Slice:
 
     place: str | None
     rows: int
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[AuditFinding] = field(default_factory=list)
     left_out: int = 0
 
 
@@ -87,20 +87,20 @@ class Findings:
 
     def __init__(self, *, ids: int) -> None:
         self._ids = ids
-        self._kept: dict[tuple[Check, str], Finding] = {}
+        self._kept: dict[tuple[AuditCheck, str], AuditFinding] = {}
 
-    def add(self, found: Iterable[Finding]) -> None:
+    def add(self, found: Iterable[AuditFinding]) -> None:
         for one in found:
             before = self._kept.get((one.check, one.what), replace(one, count=0, ids=()))
             ids = (*before.ids, *one.ids)[: self._ids]
             self._kept[one.check, one.what] = replace(before, count=before.count + one.count, ids=ids)
 
-    def note(self, check: Check, what: str, id_: object) -> None:
-        self.add([Finding(check, what, 1, (str(id_),))])
+    def note(self, check: AuditCheck, what: str, id_: object) -> None:
+        self.add([AuditFinding(check, what, 1, (str(id_),))])
 
-    def all(self) -> list[Finding]:
+    def all(self) -> list[AuditFinding]:
         """In the order of the checks."""
-        order = list(Check)
+        order = list(AuditCheck)
         return sorted(self._kept.values(), key=lambda one: (order.index(one.check), one.what))
 
 

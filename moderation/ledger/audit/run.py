@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from moderation.ledger.audit import assessments, counters, deliveries, feed
-from moderation.ledger.audit.finding import Allowance, Finding, Findings, OutOfTime, Slice
+from moderation.ledger.audit.finding import Allowance, AuditFinding, Findings, OutOfTime, Slice
 
 Look = Callable[[Engine, str, Allowance], Slice]
 
@@ -34,10 +34,10 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class AuditReport:
     """What an audit found, and what it looked at."""
 
-    findings: list[Finding]
+    findings: list[AuditFinding]
     parts: list[Coverage]
     took_s: float
 
@@ -53,7 +53,7 @@ def audit(
     since: datetime | None = None,
     rows: int = 5000,
     ids: int = 20,
-) -> Report:
+) -> AuditReport:
     """Reconcile the ledger with itself, in limit_s seconds and what the last slice takes: ten at most.
 
     since: only what was submitted from then on, and what is kept as a whole. rows: of a slice. ids: named of a kind.
@@ -66,7 +66,7 @@ def audit(
     going = list(parts)
     while going and not allowance.is_over:
         going = [part for part in going if _goes_on(engine, part, allowance, findings)]
-    return Report(findings.all(), parts, time.monotonic() - start)
+    return AuditReport(findings.all(), parts, time.monotonic() - start)
 
 
 def _first_place(part: str, since: datetime | None) -> str:

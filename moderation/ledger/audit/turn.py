@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Engine, Row, text
 
-from moderation.ledger.audit.finding import Allowance, Check, Finding, Findings, OutOfTime, Slice
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Findings, OutOfTime, Slice
 from moderation.ledger.audit.run import PARTS
 from moderation.ledger.engine import reaching_postgres
 from moderation.settings import AuditSettings
@@ -62,7 +62,7 @@ class _Part:
         self.place, self.ended = looked.place or "", looked.place is None
 
 
-def take_turn(engine: Engine, settings: AuditSettings) -> list[Finding] | None:
+def take_turn(engine: Engine, settings: AuditSettings) -> list[AuditFinding] | None:
     """Audit for a few seconds, from where the last turn ended; what was found in it. None where it is not time yet.
 
     Raises LedgerUnavailable.
@@ -91,7 +91,7 @@ def places(engine: Engine) -> list[dict[str, Any]]:
 
 def standing(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Breaches by check, of what `places` read: of the last whole round, or of this one where there are more by now."""
-    found = dict.fromkeys((check.value for check in Check), 0)
+    found = dict.fromkeys((check.value for check in AuditCheck), 0)
     for row in rows:
         for check in row["found"].keys() | row["found_before"].keys():
             found[check] += max(row["found"].get(check, 0), row["found_before"].get(check, 0))

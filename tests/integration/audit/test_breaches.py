@@ -7,11 +7,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from consumer.feed import Feed
 from moderation.cursor import START, Cursor
-from moderation.feed import Feed
 from moderation.ledger import consumers, feed, migrate, webhooks
 from moderation.ledger.audit import attempts, states, verdicts
-from moderation.ledger.audit.finding import Check
+from moderation.ledger.audit.finding import AuditCheck
 from moderation.ledger.audit.run import audit
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import EVERYTHING
@@ -127,7 +127,7 @@ def test_a_breach_of_an_assessment_is_found_and_named(worked: Engine, ids: Ids, 
 def test_a_verdict_of_an_epoch_that_has_not_begun_is_found(worked: Engine, ids: Ids) -> None:
     plant(worked, "!UPDATE verdict SET epoch = 9 WHERE assessment_id = :id", ids["done"])
     ((kind, named),) = kinds(audit(worked)).items()
-    assert kind == (Check.FEED, "a verdict that the feed leaves out")
+    assert kind == (AuditCheck.FEED, "a verdict that the feed leaves out")
     assert named[0] == str(ids["done"])
 
 
@@ -138,7 +138,7 @@ def test_a_count_that_drifted_is_found_with_batch_tenant_and_state(worked: Engin
     )
     plant(worked, "DELETE FROM tally_change WHERE batch = 'anew'")
     ((check, what),) = found = kinds(audit(worked))
-    assert (check, what) == (Check.COUNTERS, "a count that is not that of its rows")
+    assert (check, what) == (AuditCheck.COUNTERS, "a count that is not that of its rows")
     assert found[check, what] == (
         "no batch, queued: counted as 4, there are 3",
         "batch anew, done: counted as 0, there are 1",
@@ -160,8 +160,8 @@ def test_places_ahead_of_the_feed_and_what_was_set_aside_without_a_verdict_are_f
         ids["failed"],
     )
     found = kinds(audit(worked))
-    assert found[Check.DELIVERIES, "a place that the feed has not come to"] == ("consumer trainer",)
-    assert found[Check.DELIVERIES, "set aside, and there is no verdict"] == (
+    assert found[AuditCheck.DELIVERIES, "a place that the feed has not come to"] == ("consumer trainer",)
+    assert found[AuditCheck.DELIVERIES, "set aside, and there is no verdict"] == (
         f"{ids['failed']} (webhook hook)",
     )
 
@@ -182,7 +182,7 @@ def test_a_consumer_that_was_given_another_number_than_there_are_is_found(
     found = turn(worked) or []
     assert kinds(found) == kinds(audit(worked))
     ((kind, (named,)),) = kinds(found).items()
-    assert kind == (Check.DELIVERIES, what)
+    assert kind == (AuditCheck.DELIVERIES, what)
     assert named.startswith("consumer trainer: ")
     assert count > 5
 
@@ -212,25 +212,30 @@ def boundary(own_postgres: LocalPostgres) -> Iterator[Engine]:
     engine.dispose()
 
 
-# Faults of a reader, put into its statements: the first is that of release 0.1.0, which ordered ids as texts.
-FAULTS = {
-    "a verdict that the feed leaves out": ("_WINDOW", "ORDER BY w.xid DESC", "ORDER BY w.xid::text DESC"),
-    "a verdict that the feed gives out of order, or twice": (
-        "_READ", "ORDER BY f.xid, f.seq", "ORDER BY f.xid DESC, f.seq"
+# Faults of a reader, put into its statements: the first is that of release 0.1.0, which ordered ids as texts; the second
+# reader says that it is done though it is not.
+FAULTS = [
+    ("a verdict that the feed leaves out", "_WINDOW", "ORDER BY w.xid DESC", "ORDER BY w.xid::text DESC"),
+    ("a verdict that the feed leaves out", "_WINDOW", "v.seq LIMIT :look_at", "v.seq LIMIT 0 * :look_at"),
+    (
+        "a verdict that the feed gives out of order, or twice",
+        "_READ",
+        "BY f.xid, f.seq",
+        "BY f.xid DESC, f.seq",
     ),
-    "a verdict that the feed gives out at another place": ("_READ", "f.seq, ", "f.seq - 1 AS seq, "),
-}  # fmt: skip
+    ("a verdict that the feed gives out at another place", "_READ", "f.seq, ", "f.seq - 1 AS seq, "),
+]
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_reader_at_fault_is_found(boundary: Engine, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize(("what", "statement", "right", "wrong"), FAULTS)
+def test_a_reader_at_fault_is_found(
+    boundary: Engine, monkeypatch: pytest.MonkeyPatch, what: str, statement: str, right: str, wrong: str
+) -> None:
     assert audit(boundary).findings == []
-    statement, right, wrong = FAULTS[what]
-    standing_ = getattr(feed, statement).text
-    assert right in standing_
-    monkeypatch.setattr(feed, statement, text(standing_.replace(right, wrong, 1)))
-    found = kinds(audit(boundary))
-    assert found[Check.FEED, what]
+    sound = getattr(feed, statement).text
+    assert right in sound
+    monkeypatch.setattr(feed, statement, text(sound.replace(right, wrong, 1)))
+    assert kinds(audit(boundary))[AuditCheck.FEED, what]
 
 
 def test_a_filter_that_leaves_out_is_found(worked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,10 +243,10 @@ def test_a_filter_that_leaves_out_is_found(worked: Engine, monkeypatch: pytest.M
         feed, "_READ", text(feed._READ.text.replace("rating = :rating", "rating = lower(:rating)"))
     )
     random.seed(1)
-    found: dict[tuple[Check, str], tuple[str, ...]] = {}
+    found: dict[tuple[AuditCheck, str], tuple[str, ...]] = {}
     for _ in range(20):  # filters are a sample
         found |= kinds(audit(worked))
-    missed = found[Check.FEED, "a verdict that the feed leaves out"]
+    missed = found[AuditCheck.FEED, "a verdict that the feed leaves out"]
     assert all("(rating Safe)" in one for one in missed)
 
 

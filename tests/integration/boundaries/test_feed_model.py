@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from moderation.feed import Cursor, Feed, FeedSettings
+from consumer.feed import Cursor, Feed, FeedSettings
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import Filter, read
 from moderation.services.postgres import LocalPostgres

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy import text
 
-from moderation.feed import Feed, FeedSettings
+from consumer.feed import Feed, FeedSettings
 from moderation.ledger import consumers
 from moderation.ledger.engine import transaction
 from tests.integration.boundaries.conftest import Cluster

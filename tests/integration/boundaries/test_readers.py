@@ -15,11 +15,12 @@ import typer
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-from moderation.cli import exporting, following
+from consumer.cli import feed as cli_feed
+from consumer.cli import verdicts as cli_verdicts
+from consumer.feed import AsyncFeed, Feed, FeedSettings
 from moderation.cursor import START
-from moderation.feed import AsyncFeed, Feed, FeedSettings
 from moderation.ledger import consumers, webhooks
-from moderation.ledger.export import Choice, snapshot, verdict_pages
+from moderation.ledger.export import ExportFilter, snapshot, verdict_pages
 from moderation.ledger.feed import Filter, read
 from moderation.webhook import new_secret
 from tests.integration.boundaries.conftest import Crossed
@@ -63,8 +64,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, crossed: Crossed) -> Callable[...,
     """Runs `vetline feed` and `vetline verdicts` in this process, on the crossed ledger."""
     monkeypatch.setenv("DATABASE_URL", crossed.url)
     app = typer.Typer()
-    app.add_typer(following.commands)
-    app.add_typer(exporting.commands)
+    app.add_typer(cli_feed.commands)
+    app.add_typer(cli_verdicts.commands)
 
     def run(*words: str, page: int = 500) -> click.testing.Result:
         monkeypatch.setenv("VETLINE_FEED_BATCH_SIZE", str(page))
@@ -176,7 +177,7 @@ def test_vetline_feed_and_from_cursors_that_it_printed(
 def test_exports(crossed: Crossed, check: Check, commands: Callable[..., click.testing.Result]) -> None:
     for name, wanted in FILTERS.items():
         policy, _, revision = wanted.get("policy", "").partition("@")
-        choice = Choice(
+        choice = ExportFilter(
             policy=policy or None,
             revision=int(revision) if revision else None,
             batch=wanted.get("batch"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.feed import Feed, FeedSettings
+from consumer.feed import Feed, FeedSettings
 from moderation.ledger import consumers
 from moderation.ledger.engine import transaction
 from tests.integration.boundaries.conftest import Cluster
