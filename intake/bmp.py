@@ -24,7 +24,7 @@ class BmpError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Header:
+class _BmpHeader:
     size: int
     width: int
     height: int
@@ -60,7 +60,7 @@ class BmpFile(Opened):
             return self._of_masks(header, header.masks)
         return super().still(index)
 
-    def _of_masks(self, header: _Header, masks: Masks) -> Image.Image:
+    def _of_masks(self, header: _BmpHeader, masks: Masks) -> Image.Image:
         """RGBA; RGB where the alpha channel is empty, which viewers take for a channel that nobody filled."""
         mode, count = ("RGBA", 4) if header.bits == 32 else ("LA", 2)
         stride = (header.bits * header.width + 31) // 32 * 4
@@ -73,7 +73,7 @@ class BmpFile(Opened):
             return Image.merge("RGB", bands[:3])
         return Image.merge("RGBA", bands)
 
-    def _of_runs(self, header: _Header) -> Image.Image:
+    def _of_runs(self, header: _BmpHeader) -> Image.Image:
         """Pixels that runs skip are see-through."""
         levels, covered = _Runs(self.data, header).draw()
         image = super().still(0)  # for its palette
@@ -89,21 +89,21 @@ class BmpFile(Opened):
         return with_holes(drawn, holes.point([255, *[0] * 255]))
 
 
-def _read_header(data: bytes) -> _Header:
+def _read_header(data: bytes) -> _BmpHeader:
     try:
         (pixels_at, size) = struct.unpack_from("<II", data, 10)
         if size < 40:
             width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-            return _Header(size, width, height, True, bits, _RGB, pixels_at, None)
+            return _BmpHeader(size, width, height, True, bits, _RGB, pixels_at, None)
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
-        header = _Header(size, width, abs(height), height > 0, bits, compression, pixels_at, None)
+        header = _BmpHeader(size, width, abs(height), height > 0, bits, compression, pixels_at, None)
         masks = _masks(data, header)
     except struct.error as error:
         raise BmpError("a header that is cut off") from error
-    return _Header(size, width, abs(height), height > 0, bits, compression, pixels_at, masks)
+    return _BmpHeader(size, width, abs(height), height > 0, bits, compression, pixels_at, masks)
 
 
-def _masks(data: bytes, header: _Header) -> Masks | None:
+def _masks(data: bytes, header: _BmpHeader) -> Masks | None:
     """Of pixels of 16 or 32 bits; None where there are none, or they hold no alpha."""
     if header.bits not in (16, 32):
         return None
@@ -142,7 +142,7 @@ def _band(planes: tuple[Image.Image, ...], mask: int) -> Image.Image:
 class _Runs:
     """RLE8 and RLE4: runs and literal pixels, with jumps that leave pixels out."""
 
-    def __init__(self, data: bytes, header: _Header) -> None:
+    def __init__(self, data: bytes, header: _BmpHeader) -> None:
         self._data = data
         self._at = header.pixels_at
         self._width, self._height = header.width, header.height

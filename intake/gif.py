@@ -23,7 +23,7 @@ class GifError(ValueError):
 
 
 @dataclass(frozen=True)
-class Frame:
+class GifFrame:
     """One frame as it is stored. transparent: an index of its colour table, or None."""
 
     left: int
@@ -101,7 +101,7 @@ class GifFile(Opened):
         canvas.paste(pixels, (frame.left, frame.top), mask=pixels.getchannel("A"))
         self._canvas, self._drawn = canvas, index
 
-    def _disposed(self, canvas: Image.Image, before: Frame) -> Image.Image:
+    def _disposed(self, canvas: Image.Image, before: GifFrame) -> Image.Image:
         if before.disposal == _RESTORE:
             return self._cleared.copy()
         if before.disposal == _CLEAR:
@@ -109,14 +109,14 @@ class GifFile(Opened):
         return canvas
 
 
-def _parse(data: bytes) -> tuple[tuple[int, int], list[Frame]]:
+def _parse(data: bytes) -> tuple[tuple[int, int], list[GifFrame]]:
     """The size of the screen, and all frames that are whole. Raises GifError where there is none."""
     if len(data) < 13:
         raise GifError("no screen")
     width, height, flags = struct.unpack_from("<HHB", data, 6)
-    reader = _Reader(data, 13)
+    reader = _BlockReader(data, 13)
     shared = reader.table(flags)
-    frames: list[Frame] = []
+    frames: list[GifFrame] = []
     control = bytes(4)
     try:
         while (block := reader.byte()) != _TRAILER:
@@ -136,7 +136,7 @@ def _parse(data: bytes) -> tuple[tuple[int, int], list[Frame]]:
     return (width, height), frames
 
 
-class _Reader:
+class _BlockReader:
     """Raises IndexError past the end."""
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -167,12 +167,12 @@ class _Reader:
             return self._data[start:] + b"\0"
         return self._data[start : self._at]
 
-    def frame(self, control: bytes, shared: bytes) -> Frame:
+    def frame(self, control: bytes, shared: bytes) -> GifFrame:
         left, top, width, height, flags = struct.unpack("<HHHHB", self.take(9))
         table = self.table(flags) or shared or bytes(6)
         body = self.take(1) + self.blocks()
         packed, delay, transparent = struct.unpack("<BHB", control)
-        return Frame(
+        return GifFrame(
             left=left,
             top=top,
             width=width,

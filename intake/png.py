@@ -39,7 +39,7 @@ class PngError(ValueError):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PngChunk:
     """One chunk of a file. whole: length, kind, data and checksum."""
 
     kind: bytes
@@ -51,7 +51,7 @@ class Chunk:
 
 
 @dataclass
-class Frame:
+class PngFrame:
     """One frame of an animation, as its fcTL chunk places it. pixels: packed, in the pieces that the file has."""
 
     width: int
@@ -81,7 +81,7 @@ class Png:
     colour: int
     chunks: dict[bytes, bytes] = field(default_factory=dict)
     hidden_default: bool = False  # the first picture is none of the animation's
-    frames: list[Frame] = field(default_factory=list)
+    frames: list[PngFrame] = field(default_factory=list)
     dubious: bool = False  # it holds what readers disagree on
     cleaned: bytes = b""
     coding: bytes = b""  # the header behind the sizes: depth, colour, packing, filters, interlacing
@@ -96,7 +96,7 @@ class Png:
         mask = 0xFFFF if self.bits == 16 else 0xFF
         return tuple(sample & mask for sample in struct.unpack(f"!{size // 2}H", data[:size]))
 
-    def file_of(self, frame: Frame) -> bytes:
+    def file_of(self, frame: PngFrame) -> bytes:
         """One frame as a file of its own."""
         return self.file((frame.width, frame.height), pack(b"IDAT", b"".join(frame.pixels)))
 
@@ -132,7 +132,7 @@ def read(data: bytes) -> Png:
         raise PngError("no header")
     width, height, bits, colour = struct.unpack("!IIBB", header.data[:10])
     png = Png(width, height, bits, colour, coding=bytes(header.data[8:]))
-    reader = _Reader(png)
+    reader = _ChunkReader(png)
     for chunk in found:
         reader.take(chunk)
         if chunk.kind == b"IEND":
@@ -149,27 +149,29 @@ def sealed(data: bytes) -> bytes:
     )
 
 
-def _chunks(data: bytes) -> Iterator[Chunk]:
+def _chunks(data: bytes) -> Iterator[PngChunk]:
     """All chunks. A last one that is cut off is handed over as far as it goes, without a checksum."""
     view, at = memoryview(data), len(SIGNATURE)
     while at + 8 <= len(data):
         length = int.from_bytes(view[at : at + 4], "big")
         if length > _MAX_CHUNK_BYTES:
             return
-        yield Chunk(bytes(view[at + 4 : at + 8]), view[at + 8 : at + 8 + length], view[at : at + 12 + length])
+        yield PngChunk(
+            bytes(view[at + 4 : at + 8]), view[at + 8 : at + 8 + length], view[at : at + 12 + length]
+        )
         at += 12 + length
 
 
-class _Reader:
+class _ChunkReader:
     """Sorts chunks into those that count and the rest."""
 
     def __init__(self, png: Png) -> None:
         self._png = png
         self._pixels: list[memoryview] = []
-        self._frames: list[Frame] = []
+        self._frames: list[PngFrame] = []
         self._has_default = False  # the default picture is the first frame
 
-    def take(self, chunk: Chunk) -> None:
+    def take(self, chunk: PngChunk) -> None:
         match chunk.kind:
             case b"IDAT":
                 self._pixels.append(chunk.whole)
@@ -183,13 +185,13 @@ class _Reader:
             case kind if kind in _LENGTHS:
                 self._take_ancillary(chunk)
 
-    def _take_palette(self, chunk: Chunk) -> None:
+    def _take_palette(self, chunk: PngChunk) -> None:
         if b"PLTE" in self._png.chunks or self._pixels:
             self._png.dubious = True
             return
         self._png.chunks[b"PLTE"] = bytes(chunk.data)
 
-    def _take_ancillary(self, chunk: Chunk) -> None:
+    def _take_ancillary(self, chunk: PngChunk) -> None:
         kind, chunks = chunk.kind, self._png.chunks
         misplaced = bool(self._pixels) or (kind in _NOT_AFTER_PALETTE and b"PLTE" in chunks)
         if kind in chunks or misplaced or not self._is_valid(chunk):
@@ -197,7 +199,7 @@ class _Reader:
             return
         chunks[kind] = bytes(chunk.data)
 
-    def _is_valid(self, chunk: Chunk) -> bool:
+    def _is_valid(self, chunk: PngChunk) -> bool:
         low, high = _LENGTHS[chunk.kind]
         data, png = chunk.data, self._png
         if not low <= len(data) <= high or not chunk.is_sound():
@@ -217,7 +219,7 @@ class _Reader:
                 return 0 < int.from_bytes(data[:4], "big") <= _MAX_CHUNK_BYTES
         return True
 
-    def _take_frame(self, chunk: Chunk) -> None:
+    def _take_frame(self, chunk: PngChunk) -> None:
         """Where a control stands twice, the later one counts; sequence numbers are not looked at."""
         if b"acTL" not in self._png.chunks:
             self._png.dubious = True
@@ -240,9 +242,9 @@ class _Reader:
         png.cleaned = png.file((png.width, png.height), *self._pixels)
 
 
-def _frame(control: memoryview) -> Frame:
+def _frame(control: memoryview) -> PngFrame:
     _, width, height, left, top, numerator, denominator, disposal, blending = _CONTROL.unpack(control)
-    return Frame(width, height, left, top, 1000 * numerator / (denominator or 100), disposal, blending)
+    return PngFrame(width, height, left, top, 1000 * numerator / (denominator or 100), disposal, blending)
 
 
 def pack(kind: bytes, data: bytes) -> bytes:
