@@ -92,7 +92,7 @@ class SglangJudge:
         identity = self._identity_to_judge_with(deadline)
         session = AskSession(
             client=self._client,
-            image=EncodedImage.of(view.data, view.media_type),
+            image=EncodedImage.of(view.encoded, view.media_type),
             prompt=prompt,
             names=policy.category_names,
             deadline=deadline,
