@@ -12,23 +12,26 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from intake.decoder_process import DecoderDeathError, DecoderOverrunError, DecoderProcess
 from intake.formats import sniff
-from intake.frames import Header
-from intake.picture import Picture, View
+from intake.frames import MAX_VIEWS, Header
+from intake.picture import MUCH, Picture, View
 from intake.settings import DecodeSettings
 from moderation.errors import (
     BadSetting,
+    DamagedButShown,
     DecoderUnavailable,
     DecodeTimeout,
+    TooExpensive,
     TooManyPixels,
     Undecodable,
     UnsupportedType,
 )
 
 _REFUSALS: dict[str, type[UnsupportedType | Undecodable | TooManyPixels]] = {
-    error.code: error for error in (UnsupportedType, Undecodable, TooManyPixels)
+    error.code: error for error in (UnsupportedType, Undecodable, DamagedButShown, TooManyPixels)
 }
 
 
+Mark = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -52,7 +55,9 @@ class _Decoded(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     frames: int = Field(gt=0)
-    views: Annotated[tuple[_ViewHeader, ...], Field(min_length=1, max_length=256)]
+    views: Annotated[tuple[_ViewHeader, ...], Field(min_length=1, max_length=MAX_VIEWS)]
+    views_differ: Annotated[float, Field(ge=0, le=255)] = 0.0
+    marks: Annotated[tuple[Mark, ...], Field(max_length=8)] = ()
 
 
 class Decoder:
@@ -82,8 +87,8 @@ class Decoder:
     def decode(self, data: bytes, *, pixels: bool) -> Picture:
         """One image in its views. pixels: whether views carry their RGB bytes.
 
-        Raises UnsupportedType, Undecodable, TooManyPixels; DecodeTimeout where the machine is too busy to tell;
-        DecoderUnavailable where no child can be had.
+        Raises UnsupportedType, Undecodable, DamagedButShown, TooManyPixels, TooExpensive; DecodeTimeout where the
+        machine is too busy to tell; DecoderUnavailable where no child can be had.
         """
         media_type = sniff(data)
         question: Header = {"media_type": media_type, "pixels": pixels}
@@ -126,7 +131,7 @@ class Decoder:
             with self._child() as child:
                 return child.ask(question, data)
         except DecoderOverrunError as error:
-            raise (DecodeTimeout if error.starved else Undecodable)(str(error)) from None
+            raise (DecodeTimeout if error.starved else TooExpensive)(str(error)) from None
 
     @contextmanager
     def _child(self) -> Iterator[DecoderProcess]:
@@ -179,17 +184,19 @@ def _picture(answer: Header, blobs: list[bytes], *, data: bytes, media_type: str
         height=views[0].height,
         frames=decoded.frames,
         views=views,
+        views_differ=round(decoded.views_differ, 1) if decoded.views_differ >= MUCH else None,
+        marks=decoded.marks,
     )
 
 
 def _view(view: _ViewHeader, blobs: Iterator[bytes], data: bytes, media_type: str, pixels: bool) -> View:
-    shown = data if view.plain else next(blobs)
-    rgb = next(blobs) if pixels else None
+    blob = next(blobs) if pixels or not view.plain else None
+    rgb = blob if pixels else None
     if rgb is not None and len(rgb) != 3 * view.width * view.height:
         raise ValueError("too few or too many pixels")
     return View(
         name=view.name,
-        data=shown,
+        data=data if view.plain else None if pixels else blob,
         media_type=media_type if view.plain else "image/png",
         width=view.width,
         height=view.height,

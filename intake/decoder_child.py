@@ -8,10 +8,12 @@ import hashlib
 import io
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from intake.damage import may_be_shown, mended
 from intake.frames import FrameChannel, FrameError, Header
 from intake.sandbox import enter, limit_cpu, limit_resources
 from intake.stills import DecodeLimits, NoDecoderError, PixelLimitError, Still, open_image, prepare, stills
@@ -63,24 +65,43 @@ class DecoderLoop:
             return _refusal("too_many_pixels", "a frame holds too many pixels")
         except NoDecoderError as error:
             return _refusal("unsupported_type", str(error))
-        except UnidentifiedImageError:
-            return _refusal("undecodable", "its header cannot be read")
         except MemoryError:
             return _refusal("undecodable", "decoding needs more memory than allowed")
+        except UnidentifiedImageError:
+            return self._damaged(data, media_type, "its header cannot be read", pixels=pixels)
         except Exception as error:  # noqa: BLE001 - Pillow raises a dozen kinds on damaged files
-            return _refusal("undecodable", f"{type(error).__name__}: {error}")
+            return self._damaged(data, media_type, f"{type(error).__name__}: {error}", pixels=pixels)
 
-    def _decode(self, data: bytes, media_type: str, *, pixels: bool) -> Answer:
-        image, frames = open_image(data, media_type, self._limits)
+    def _damaged(self, data: bytes, media_type: str, problem: str, *, pixels: bool) -> Answer:
+        """Decoded after all where a browser shows the whole; else refused, by what a browser may show."""
+        try:
+            whole = mended(data, media_type)
+            if whole is not None:
+                return self._decode(whole, media_type, pixels=pixels, mended=True)
+        except Exception:  # noqa: BLE001, S110 - the same dozen kinds; the first problem is reported
+            pass
+        try:
+            code = "damaged_but_shown" if may_be_shown(data, media_type) else "undecodable"
+        except Exception:  # noqa: BLE001 - the same dozen kinds
+            code = "undecodable"
+        return _refusal(code, problem)
+
+    def _decode(self, data: bytes, media_type: str, *, pixels: bool, mended: bool = False) -> Answer:
+        """mended: so the original bytes serve no other decoder."""
+        file = open_image(data, media_type, self._limits)
         views: dict[str, Header] = {}  # by digest: frames that look the same are judged once
         blobs: list[bytes] = []
-        with image:
-            for still in stills(image, data, frames=frames, frames_judged=self._limits.frames_judged):
+        distance = 0.0
+        with closing(file):
+            for still in stills(file, self._limits, original=not mended):
+                distance = max(distance, still.distance or 0.0)
                 digest = _digest(still.image)
                 if digest not in views:
                     views[digest] = self._view(still, digest)
-                    blobs += _blobs(still, pixels=pixels)
-        return {"ok": True, "frames": frames, "views": list(views.values())}, blobs
+                    if pixels or not still.plain:
+                        blobs.append(_blob(still, pixels=pixels))
+        answer = {"ok": True, "frames": file.frames, "views": list(views.values()), "views_differ": distance}
+        return answer | {"marks": sorted(set(file.marks))}, blobs
 
     def _view(self, still: Still, digest: str) -> Header:
         view = {
@@ -99,17 +120,14 @@ def _refusal(code: str, message: str) -> Answer:
     return {"ok": False, "code": code, "message": message}, []
 
 
-def _blobs(still: Still, *, pixels: bool) -> list[bytes]:
-    """The PNG, where the original bytes do not serve, then the RGB rows, where asked for."""
-    blobs = []
-    if not still.plain:
-        file = io.BytesIO()
-        # Pixels and nothing else: Pillow would copy a profile and a colour key from the original.
-        still.image.save(file, "PNG", compress_level=1, icc_profile=None, transparency=None)
-        blobs.append(file.getvalue())
+def _blob(still: Still, *, pixels: bool) -> bytes:
+    """The RGB rows, or a PNG of them, which takes four times as long as all the rest."""
     if pixels:
-        blobs.append(still.image.tobytes())
-    return blobs
+        return still.image.tobytes()
+    file = io.BytesIO()
+    # Pixels and nothing else: Pillow would copy a profile and a colour key from the original.
+    still.image.save(file, "PNG", compress_level=1, icc_profile=None, transparency=None)
+    return file.getvalue()
 
 
 def _digest(image: Image.Image) -> str:

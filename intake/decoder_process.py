@@ -82,13 +82,15 @@ class DecoderProcess:
         except TimeoutError as error:
             starved = self._cpu_s() - cpu_before_s < self._settings.cpu_s / 2
             self.kill()
-            message = f"decoding took longer than {self._settings.wall_s:g} s"
+            message = f"too expensive: decoding took longer than {self._settings.wall_s:g} s"
+            if starved:
+                message = f"decoding took longer than {self._settings.wall_s:g} s"
             raise DecoderOverrunError(message, starved=starved) from error
         except FrameError as error:
             code = self.kill(grace_s=1.0)
             if code == -signal.SIGXCPU:
                 raise DecoderOverrunError(
-                    f"decoding took more than {self._settings.cpu_s} s of CPU"
+                    f"too expensive: decoding took more than {self._settings.cpu_s} s of CPU"
                 ) from error
             raise DecoderDeathError(f"the decoder ended with {code}") from error
 
@@ -137,7 +139,15 @@ def _start(settings: DecodeSettings, stdin: int) -> "subprocess.Popen[bytes]":
 
 
 def _options(settings: DecodeSettings) -> dict[str, object]:
-    limits = ("max_pixels", "max_frames", "max_total_pixels", "frames_judged")
+    limits = (
+        "max_pixels",
+        "max_frames",
+        "max_total_pixels",
+        "frames_judged",
+        "tiles",
+        "tile_ratio",
+        "tile_pixels",
+    )
     return {
         "memory_bytes": settings.memory_bytes,
         "cpu_s": settings.cpu_s,

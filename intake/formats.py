@@ -72,12 +72,12 @@ def _judged(data: bytes) -> str | None:
 
 
 def _iso_base_media(data: bytes) -> str | None:
-    """AVIF and HEIF share a container: the major brand decides, or a compatible one where that is generic."""
+    """AVIF and HEIF share a container: a brand of AVIF decides, wherever it stands, as it does for browsers."""
     size = min(int.from_bytes(data[:4], "big"), 256)
     brands = [data[8:12], *(data[at : at + 4] for at in range(16, size, 4))]
-    if brands[0] in _AVIF_BRANDS or (brands[0] in _HEIF_BRANDS and _AVIF_BRANDS.intersection(brands)):
+    if _AVIF_BRANDS.intersection(brands):
         return "image/avif"
-    if brands[0] in _HEIF_BRANDS:
+    if _HEIF_BRANDS.intersection(brands):
         return "image/heif"
     return None
 

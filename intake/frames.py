@@ -12,10 +12,10 @@ from typing import Any
 
 Header = dict[str, Any]
 
-_LENGTHS = struct.Struct("!IB")  # bytes of the header, number of blobs
+_LENGTHS = struct.Struct("!IH")  # bytes of the header, number of blobs
 _BLOB = struct.Struct("!Q")
 _MAX_HEADER_BYTES = 1_000_000
-_MAX_BLOBS = 64
+MAX_VIEWS = 512  # of one picture; each is a blob at most
 
 
 class FrameError(Exception):
@@ -46,7 +46,7 @@ class FrameChannel:
     ) -> tuple[Header, list[bytes]]:
         """max_blob_bytes: of all blobs together. Raises TimeoutError, FrameError."""
         head_bytes, count = _LENGTHS.unpack(self._exactly(_LENGTHS.size, deadline))
-        if head_bytes > _MAX_HEADER_BYTES or count > _MAX_BLOBS:
+        if head_bytes > _MAX_HEADER_BYTES or count > MAX_VIEWS:
             raise FrameError("the header is too large")
         try:
             header = json.loads(self._exactly(head_bytes, deadline))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+MUCH = 8.0  # levels of 255: what the eye takes for the same picture stays below
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
@@ -17,14 +19,15 @@ class Fetched:
 class View:
     """One still picture, RGB, oriented as a person sees it.
 
-    data: an encoded JPEG, PNG or WebP: the original bytes where they are already plain, else a lossless PNG.
+    data: an encoded JPEG, PNG or WebP: the original bytes where they are already plain, else a lossless PNG, or
+        None where the judge asked for pixels.
     rgb: height * width * 3 bytes, row by row, where the judge asked for pixels; else None.
     pixels_sha256: of those rgb bytes.
     pdq: a perceptual hash, 64 hexadecimal digits, and its quality from 0 to 100, where DecodeSettings asks for it.
     """
 
     name: str  # "whole", "frame 0", "on white", "on black"
-    data: bytes
+    data: bytes | None
     media_type: str
     width: int
     height: int
@@ -33,10 +36,20 @@ class View:
     pdq: str | None = None
     pdq_quality: int | None = None
 
+    @property
+    def encoded(self) -> bytes:
+        """`data` of a view for a judge that asked for no pixels."""
+        assert self.data is not None, "a view without pixels has its file"
+        return self.data
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image. `views` holds at least one; the worst verdict of them is the image's."""
+    """A decoded image. `views` holds at least one; the worst verdict of them is the image's.
+
+    views_differ: the most that two views of one frame differ, as a mean in levels of 255; None below MUCH.
+    marks: why a person should look, whatever the verdict: `profile_unreadable`, `profile_too_large`.
+    """
 
     bytes_sha256: str
     byte_count: int
@@ -45,3 +58,5 @@ class Picture:
     height: int
     frames: int
     views: tuple[View, ...]
+    views_differ: float | None = None
+    marks: tuple[str, ...] = ()

@@ -70,7 +70,14 @@ class DecodeSettings(BaseSettings):
     max_pixels: int = Field(50_000_000, gt=0)  # of one frame; phones stop at 50 megapixels by default
     max_frames: int = Field(1_000, gt=0)
     max_total_pixels: int = Field(500_000_000, gt=0)  # all frames: the last one needs those before it
-    frames_judged: int = Field(3, gt=0)  # evenly from the first to the last
+    # Evenly from the first to the last, and as many of those that are shown longest. A frame has up to 8 views
+    # (pages, profiles, turns), and what is sent at once is bounded (`frames.MAX_VIEWS`).
+    frames_judged: int = Field(3, gt=0, le=32)
+    tiles: int = Field(
+        8, ge=0, le=64
+    )  # of a large picture, judged beside it; each costs a judgement. 0: none
+    tile_ratio: float = Field(4.0, ge=1.5)  # of a picture's sides, from which on it is cut along the longer
+    tile_pixels: int = Field(30_000_000, gt=0)  # or from this size on, into four
     perceptual_hash: bool = False  # PDQ; needs the extra `hash`, and doubles the CPU of a photograph
     wall_s: float = Field(10, gt=0)
     cpu_s: int = Field(8, gt=0)

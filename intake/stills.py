@@ -5,26 +5,37 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from io import BytesIO
+from itertools import chain
 
-from PIL import AvifImagePlugin, ExifTags, Image, JpegImagePlugin
+from PIL import AvifImagePlugin, Image, ImageCms
 
-from intake.colours import adjustment, to_rgb
+from intake.bmp import BmpFile
+from intake.bounded import bounded
+from intake.colours import PROFILE_UNREADABLE, Colour, from_ink, honoured
+from intake.difference import mean_difference
 from intake.formats import DECODERS
+from intake.frame_choice import chosen
+from intake.gif import GifFile
+from intake.heif_files import AvifFile, HeifFile
+from intake.jpeg import JpegFile
+from intake.opened import Opened
+from intake.png_file import PngFile
+from intake.samples import to_eight_bits
+from intake.tiff import TiffFile
+from intake.tiles import Tiling
+from intake.transparency import flatten
+from intake.turns import turned
+from intake.webp import WebpFile
 
-# Formats whose frames people see one after another, or page by page. A multi-picture JPEG's further ones are
-# previews and depth maps, which viewers do not show.
-_ANIMATED = frozenset({"GIF", "WEBP", "PNG", "AVIF", "TIFF", "HEIF"})
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_FILES: dict[str, type[Opened]] = {
+    file.decoder: file
+    for file in (AvifFile, BmpFile, GifFile, HeifFile, JpegFile, PngFile, TiffFile, WebpFile)
 }
+
+# Modes whose samples are RGB, or become it by a formula that all readers share.
+_DIRECT = frozenset({"RGB", "RGBA", "L", "LA", "1", "P", "PA", "YCbCr", "HSV", "RGBX", "La", "RGBa"})
+
+Named = tuple[str, Image.Image]
 
 
 class PixelLimitError(Exception):
@@ -43,15 +54,26 @@ class DecodeLimits:
     max_frames: int
     max_total_pixels: int
     frames_judged: int
+    tiles: int = 0
+    tile_ratio: float = 4.0
+    tile_pixels: int = 30_000_000
+
+    @property
+    def tiling(self) -> Tiling:
+        return Tiling(self.tiles, self.tile_ratio, self.tile_pixels)
 
 
 @dataclass(frozen=True)
 class Still:
-    """One RGB view. plain: every decoder makes exactly this of the original bytes."""
+    """One RGB view. plain: every decoder makes exactly this of the original bytes.
+
+    distance: from the first view of the same frame, in levels of 255; None where this is the first, or shows a part.
+    """
 
     name: str
     image: Image.Image
-    plain: bool
+    plain: bool = False
+    distance: float | None = None
 
 
 def prepare(max_pixels: int) -> None:
@@ -69,87 +91,113 @@ def prepare(max_pixels: int) -> None:
         import_module("pillow_heif").register_heif_opener()
 
 
-def open_image(data: bytes, media_type: str, limits: DecodeLimits) -> tuple[Image.Image, int]:
-    """The image, its header read but no pixels, and its frames. Raises PixelLimitError, NoDecoderError."""
+def open_image(data: bytes, media_type: str, limits: DecodeLimits) -> Opened:
+    """The file, its header read but no pixels. Raises PixelLimitError, NoDecoderError."""
     decoder = DECODERS[media_type]
     if decoder not in Image.OPEN:
         raise NoDecoderError(f"{media_type} is not judged here: its decoder is not installed")
     try:
-        image = Image.open(BytesIO(data), formats=[decoder])
+        file = _FILES[decoder](data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PixelLimitError(f"more than {limits.max_pixels} pixels") from None
-    pixels = image.width * image.height
+    pixels = file.width * file.height
     if pixels > limits.max_pixels:
         raise PixelLimitError(f"more than {limits.max_pixels} pixels")
-    frames = _count_frames(image)
-    if frames > limits.max_frames or (frames > 1 and frames * pixels > limits.max_total_pixels):
-        raise PixelLimitError(f"{frames} frames of {image.width}x{image.height}")
-    return image, frames
+    if file.frames > limits.max_frames or (
+        file.frames > 1 and file.frames * pixels > limits.max_total_pixels
+    ):
+        raise PixelLimitError(f"{file.frames} frames of {file.width}x{file.height}")
+    return file
 
 
-def stills(image: Image.Image, data: bytes, *, frames: int, frames_judged: int) -> Iterator[Still]:
-    """The views of an image, one at a time, so that few of them are in memory at once."""
-    for index in _chosen(frames, frames_judged):
-        if frames > 1:
-            image.seek(index)
-        image.load()
-        yield from _views(
-            image,
-            f"frame {index}" if frames > 1 else "",
-            plain=frames == 1 and _is_plain(image, data),
-        )
+def stills(file: Opened, limits: DecodeLimits, *, original: bool = True) -> Iterator[Still]:
+    """The views of a file, one frame after another, so that few of them are in memory at once.
 
-
-def _count_frames(image: Image.Image) -> int:
-    if image.format not in _ANIMATED:
-        return 1
-    return max(1, int(getattr(image, "n_frames", 1)))
-
-
-def _chosen(frames: int, wanted: int) -> list[int]:
-    """Evenly spaced indices, the first and the last among them."""
-    if frames <= wanted:
-        return list(range(frames))
-    return sorted({round(step * (frames - 1) / max(wanted - 1, 1)) for step in range(wanted)})
-
-
-def _views(image: Image.Image, prefix: str, *, plain: bool) -> Iterator[Still]:
-    adjusted = adjustment(image.info)
-    for name, view in to_rgb(_upright(image)):
-        yield Still(_name(prefix, name), view, plain)
-        if adjusted is not None:
-            how, apply = adjusted
-            yield Still(_name(prefix, name, how), apply(view), plain=False)
-
-
-def _name(*parts: str) -> str:
-    return " ".join(part for part in parts if part) or "whole"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8, or 0 where there is none that can be read. A damaged block is none."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 0)
-    except Exception:  # noqa: BLE001 - a stranger's EXIF block makes Pillow raise nearly anything
-        return 0
-    return value if isinstance(value, int) else 0
-
-
-def _is_plain(image: Image.Image, data: bytes) -> bool:
-    """Whether the bytes may go to a judge as they are: RGB, 8 bits, upright, opaque, and read by all.
-
-    Greyscale is not: what decoders make of one channel differs. Nor is a PNG of 16 bits, or a JPEG that holds
-    RGB without a transform, which decoders on a GPU take for YCbCr.
+    original: the file is as it came, so that it may be passed on.
     """
-    if image.mode != "RGB" or image.has_transparency_data or _orientation(image) > 1:
-        return False
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        return image.info.get("adobe_transform") != 0 and bytes(layer[0] for layer in image.layer) != b"RGB"
-    if image.format == "PNG":
-        return data[12:16] == b"IHDR" and data[24:26] == b"\x08\x02"
-    return image.format == "WEBP"
+    for index in chosen(file.frames, limits.frames_judged, file.durations_ms, file.always):
+        image = file.still(index)
+        if file.frames > 1:
+            yield from _compared(_views(image, file), f"frame {index}")
+            continue
+        plain = original and file.is_plain()
+        first: Image.Image | None = None
+        for still in _compared(chain(_views(image, file), _further(file)), "", plain=plain):
+            first = first or still.image
+            yield still
+        assert first is not None, "an image has a view"
+        for name, part in limits.tiling.tiles(first):
+            yield Still(name, part)
+
+
+def _compared(views: Iterator[Named], prefix: str, *, plain: bool = False) -> Iterator[Still]:
+    first: Image.Image | None = None
+    for name, image in views:
+        full_name = " ".join(part for part in (prefix, name) if part) or "whole"
+        yield Still(full_name, image, plain and first is None, _distance(first, image, name))
+        first = first or image
+
+
+def _distance(first: Image.Image | None, image: Image.Image, name: str) -> float | None:
+    if first is None or name.endswith(_AS_STORED):
+        return None  # the same picture, turned
+    if first.size != image.size:
+        first = first.resize(image.size, Image.Resampling.BOX)
+    return mean_difference(first, image)
+
+
+_AS_STORED = "as stored"
+
+
+def _views(image: Image.Image, file: Opened) -> Iterator[Named]:
+    """What viewers show of one frame, RGB: first what most do, the colours as they are stored."""
+    for name, reading in _readings(to_eight_bits(image), file):
+        for number, turn in enumerate(file.turns):
+            upright = turned(bounded(reading) if name or number else reading, turn)
+            pages = flatten(upright) if upright.mode == "RGBA" else iter([("", upright)])
+            del upright
+            for page, flat in pages:
+                yield " ".join(part for part in (page, name, _AS_STORED if number else "") if part), flat
+
+
+def _further(file: Opened) -> Iterator[Named]:
+    for name, image in file.further():
+        yield name, turned(image, file.turns[0])
+
+
+def _readings(image: Image.Image, file: Opened) -> Iterator[Named]:
+    """RGB or RGBA: as stored, and by the file's profile where that is much different."""
+    if image.mode in ("CMYK", "LAB"):
+        yield from _ink(image, file.colour)
+        return
+    if image.mode not in _DIRECT:
+        raise ValueError(f"pixels of mode {image.mode}")
+    yield "", _to_rgb(image)
+    try:
+        shown = honoured(_narrowed(image), file.colour)
+    except ImageCms.PyCMSError:
+        file.marks = (*file.marks, PROFILE_UNREADABLE)
+        return
+    if shown is not None:
+        yield file.colour.name, shown
+
+
+def _ink(image: Image.Image, colour: Colour) -> Iterator[Named]:
+    try:
+        yield from from_ink(image, colour)
+    except ImageCms.PyCMSError:
+        if image.mode == "LAB":
+            raise
+        yield "", image.convert("RGB")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _narrowed(image: Image.Image) -> Image.Image:
+    """One of the modes that `honoured` takes."""
+    if image.mode in ("L", "LA") and "transparency" not in image.info:
+        return image
+    return image.convert("L") if image.mode == "1" else _to_rgb(image)

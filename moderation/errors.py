@@ -8,7 +8,7 @@
     │   ├── HostUnavailable, RateLimited, DecodeTimeout, JudgeTimeout, RuntimeFault, Defect
     ├── Permanent         failed at once
     │   ├── NotFound, Forbidden, BlockedAddress, UntrustedHost, HostRefused, InvalidUri, TooLarge, TooSlow
-    │   ├── UnsupportedType, Undecodable, TooManyPixels
+    │   ├── UnsupportedType, Undecodable (DamagedButShown), TooManyPixels, TooExpensive
     │   └── MalformedAnswer, RequestRefused, PolicyUnsupported
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
     │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, ServiceMissing
@@ -195,15 +195,27 @@ class UnsupportedType(Permanent):
 
 
 class Undecodable(Permanent):
-    """An image format that is judged, but damaged, or its decoder ran past its limits."""
+    """An image format that is judged, but damaged, or it needs more memory than a decoder may take."""
 
     code = "undecodable"
+
+
+class DamagedButShown(Undecodable):
+    """Damaged, and a browser may show people a part of it all the same."""
+
+    code = "damaged_but_shown"
 
 
 class TooManyPixels(Permanent):
     """More pixels or frames than the limit."""
 
     code = "too_many_pixels"
+
+
+class TooExpensive(Permanent):
+    """A sound image, as far as can be told, whose decoding takes more CPU than it may."""
+
+    code = "too_expensive"
 
 
 class MalformedAnswer(Permanent):

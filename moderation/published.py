@@ -47,6 +47,8 @@ class PublishedVerdict:
     reused_from: UUID | None
     submitted_at: datetime
     recorded_at: datetime
+    views_differ: float | None  # levels of 255
+    review_reasons: list[str] | None
 
     def plain(self) -> dict[str, Any]:
         """As it goes out as JSON: the cursor as its text."""

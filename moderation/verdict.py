@@ -101,6 +101,14 @@ class ImageFacts(BaseModel):
     version: str | None = None
     pdq: str | None = None  # perceptual hash, 64 hexadecimal digits, where it was asked for
     pdq_quality: int | None = None  # 0 to 100
+    views_differ: float | None = (
+        None  # how much two views of a frame differ, in levels of 255; None where hardly
+    )
+    review_reasons: tuple[str, ...] = ()  # why the picture itself needs a person's look: see REVIEW_REASONS
+
+
+# Stored: never rename. views_differ: by more than the policy lets pass; the others name what was judged without.
+REVIEW_REASONS = ("views_differ", "profile_unreadable", "profile_too_large")
 
 
 class Verdict(BaseModel):

@@ -70,7 +70,7 @@ class WorkerService:
         self._isolated_run = IsolatedRun(settings, self._components.runtime)
         self.intake_gate = IntakeGate(
             lambda: ping(self._engine),
-            self._components.judge.check,
+            self._components.check,
             conditions=self.conditions,
             tick=partial(self.liveness.beat, "gate"),
             is_idle=lambda: not self.limiter.busy,

@@ -27,9 +27,10 @@ class WorkerSettings(BaseSettings):
     judge: Literal["sglang", "open-nsfw"] = "sglang"
     # Images in hand at once. None: as many as the CPU has cores for its classifier; for a runtime what is found.
     concurrency: int | None = Field(default=None, gt=0)
-    # Where it is found: images that the runtime is asked about at once, to begin with, and at most. An H100 gave 57.2
+    # Where it is found: images that the runtime is asked about at once, to begin with, and at most. To begin with, None:
+    # half of what the runtime says that it works on at once, and 32 where it does not say. An H100 gave 57.2
     # images/s with 256 in flight and 58.1 with 512 (bench/gpu/NOTES.md), at twice the wait.
-    in_flight_start: int = Field(32, gt=0)
+    in_flight_start: int | None = Field(default=None, gt=0)
     in_flight_most: int = Field(256, gt=0)
     # Servers that run already, in place of VETLINE_SGLANG_URL; none: the worker starts one of its own.
     sglang_url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_names)] = ()

@@ -93,6 +93,10 @@ def _tell_verdict(verdict: dict[str, Any]) -> None:
         calibrated = verdict["p_unsafe_calibrated"]
         frequency = f", {calibrated:.3f} calibrated" if calibrated is not None else ""
         typer.echo(f"  P(unsafe) {verdict['p_unsafe']:.3f}{frequency}")
+    if verdict["views_differ"] is not None:
+        typer.echo(f"  viewed differently: its views differ by {verdict['views_differ']:.1f} levels of 255")
+    if verdict["review_reasons"]:
+        typer.echo(f"  needs review for: {', '.join(verdict['review_reasons'])}")
     typer.echo(
         f"  {verdict['judge']} {verdict['model']} on {verdict['runtime']} {verdict['runtime_version']}\n"
         f"  weights {verdict['weights_sha256']}\n  prompt {verdict['prompt_sha256']}\n"

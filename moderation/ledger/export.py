@@ -99,6 +99,18 @@ COLUMNS = (
     Column("submitted_at", ColumnKind.TIME, "a.created_at", "UTC"),
     Column("recorded_at", ColumnKind.TIME, "v.recorded_at", "UTC"),
     Column("metadata", ColumnKind.JSON, "a.metadata::text", "what the producer sent along, a JSON object"),
+    Column(
+        "views_differ",
+        ColumnKind.REAL,
+        "v.views_differ::float8",
+        "how much two views of it differ, in levels of 255",
+    ),
+    Column(
+        "review_reasons",
+        ColumnKind.WORD,
+        "array_to_string(v.review_reasons, ' ')",
+        "why the picture itself needs a person's look, words with spaces between",
+    ),
 )
 
 

@@ -18,7 +18,7 @@ _VERDICTS = text("""
     SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.batch, a.key, a.metadata,
            v.rating, v.category, v.rationale, v.rationale_truncated, v.needs_review, v.p_unsafe,
            v.p_unsafe_calibrated, v.judge, v.model, v.rung, v.bytes_sha256, v.pixels_sha256, v.media_type,
-           v.width, v.height, v.timings_ms, v.attempt, v.recorded_at
+           v.width, v.height, v.timings_ms, v.attempt, v.recorded_at, v.views_differ, v.review_reasons
     FROM verdict v JOIN assessment a ON a.id = v.assessment_id
     JOIN policy_revision r ON r.id = v.policy_revision_id
     WHERE (CAST(:batch AS text) IS NULL OR a.batch = :batch)

@@ -25,7 +25,7 @@ _VERDICT_COLUMNS = {
     "prompt_sha256": "text", "sampling": "jsonb", "bytes_sha256": "text", "pixels_sha256": "text",
     "media_type": "text", "width": "integer", "height": "integer", "frames": "integer", "byte_count": "bigint",
     "view": "text", "etag": "text", "version": "text", "pdq": "text", "pdq_quality": "smallint",
-    "reused_from": "uuid", "timings_ms": "jsonb",
+    "reused_from": "uuid", "timings_ms": "jsonb", "views_differ": "real", "review_reasons": "text[]",
 }  # fmt: skip
 _COLUMNS = ", ".join(_VERDICT_COLUMNS)
 _GIVEN = ", ".join(f"{name} {kind}" for name, kind in _VERDICT_COLUMNS.items())
@@ -93,6 +93,7 @@ def _row(claim: Claim, verdict: Verdict) -> dict[str, Any]:
     row = verdict.image.model_dump() | judgement.model_dump(exclude={"asks"})
     row |= {"rating": judgement.rating.value, "rung": judgement.rung.value}
     row |= {"reused_from": verdict.reused_from, "timings_ms": verdict.timings_ms or None}
+    row |= {"review_reasons": verdict.image.review_reasons or None}
     row |= {"assessment_id": claim.id, "attempt": claim.attempt, "uri": without_secrets(claim.uri)}
     row["asks"] = [ask.model_dump() for ask in judgement.asks] or None
     return row

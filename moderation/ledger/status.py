@@ -16,7 +16,7 @@ _STANDING = text("""
     SELECT a.id, a.uri, r.policy || '@' || r.revision AS policy, a.state, a.key, a.batch, a.tenant, a.priority,
            a.metadata, a.attempt AS attempts, a.created_at, a.ended_at, a.error_code, a.error_detail,
            v.rating, v.category, v.rationale, v.rationale_truncated, v.needs_review, v.p_unsafe,
-           v.p_unsafe_calibrated, v.judge, v.model, v.recorded_at
+           v.p_unsafe_calibrated, v.judge, v.model, v.recorded_at, v.views_differ, v.review_reasons
     FROM assessment a JOIN policy_revision r ON r.id = a.policy_revision_id
     LEFT JOIN verdict v ON v.assessment_id = a.id
     WHERE a.id = :id

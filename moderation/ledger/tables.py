@@ -9,6 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -229,6 +231,8 @@ class VerdictRow(SQLModel, table=True):
     pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
     epoch: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
     cleared_at: datetime | None = Field(default=None, sa_column=time_column())
+    views_differ: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))
+    review_reasons: list[str] | None = Field(default=None, sa_column=Column(ARRAY(Text), nullable=True))
 
 
 class LegalHoldRow(SQLModel, table=True):

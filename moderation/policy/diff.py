@@ -49,6 +49,7 @@ class PolicyDiff(BaseModel):
     same_prompt: bool  # the model reads the same bytes: verdicts of one hold for the other
     title: ValueChange | None
     note: ValueChange | None
+    review_views_differ: ValueChange | None = None
     dsa: bool = False  # whether the names in statements of reasons changed
     added: tuple[str, ...]  # full names of categories
     removed: tuple[str, ...]
@@ -71,11 +72,16 @@ def describe_diff(before: PolicyRevision, after: PolicyRevision) -> PolicyDiff:
         same_prompt=before.prompt == after.prompt,
         title=_change(before.title, after.title),
         note=_change(before.note, after.note),
+        review_views_differ=_change(_bound(before), _bound(after)),
         dsa=before.dsa != after.dsa,
         added=tuple(name for name in new if name not in old),
         removed=tuple(name for name in old if name not in new),
         changed=tuple(change for change in changes if change),
     )
+
+
+def _bound(revision: PolicyRevision) -> str:
+    return "none" if revision.review_views_differ is None else f"{revision.review_views_differ:g}"
 
 
 def _change(before: str, after: str) -> ValueChange | None:
@@ -110,6 +116,9 @@ def _lines(diff: PolicyDiff) -> Iterator[str]:
         yield f"title: {diff.title.before!r} -> {diff.title.after!r}"
     if diff.note:
         yield "note: changed"
+    if diff.review_views_differ:
+        bound = diff.review_views_differ
+        yield f"review_views_differ: {bound.before} -> {bound.after}"
     if diff.dsa:
         yield "dsa: changed"
     yield from (f"- category {name}" for name in diff.removed)

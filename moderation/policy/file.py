@@ -49,6 +49,12 @@ def _whole_number(value: object) -> object:
     return int(value)
 
 
+def _number(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", value):
+        raise ValueError("must be a number of levels, above 0 and up to 255")
+    return float(value)
+
+
 class _CategoryEntry(BaseModel):
     """What a file says of one category; the words themselves are checked by Category."""
 
@@ -77,6 +83,7 @@ class _File(BaseModel):
     note: str = ""
     categories: dict[str, Annotated[_CategoryEntry, BeforeValidator(_entry)]] = Field(default_factory=dict)
     dsa: DsaMapping | None = None
+    review_views_differ: Annotated[float, BeforeValidator(_number)] | None = None
 
 
 def load_policy(text: str, *, source: str) -> PolicyRevision:
@@ -181,6 +188,8 @@ def dump_policy(revision: PolicyRevision) -> str:
         content["categories"] = entries
     if revision.dsa:
         content["dsa"] = revision.dsa.model_dump(mode="json", exclude_defaults=True)
+    if revision.review_views_differ is not None:
+        content["review_views_differ"] = revision.review_views_differ
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=float("inf"))
 
 

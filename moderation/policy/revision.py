@@ -22,6 +22,8 @@ from moderation.policy.dsa import DsaMapping
 from moderation.policy.prompt import render
 from moderation.policy.text import NONE_APPLYING, check_text, default_text
 
+_OPTIONAL = frozenset({"dsa", "review_views_differ"})
+
 MAX_ID_LENGTH = 64  # characters
 _REF = re.compile(r"(?P<id>[a-z0-9][a-z0-9-]*)(?:@(?P<revision>[1-9][0-9]{0,8}))?")
 
@@ -40,6 +42,7 @@ class PolicyRevision(BaseModel):
 
     note: the owner's, for people; the model never sees title or note.
     dsa: what its categories are called in statements of reasons; the model does not see that either.
+    review_views_differ: a picture whose views differ by so many levels of 255 goes to a person, whatever the verdict.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +53,7 @@ class PolicyRevision(BaseModel):
     note: Annotated[str, Field(max_length=4000)] = ""
     categories: tuple[Category, ...]
     dsa: DsaMapping | None = None
+    review_views_differ: Annotated[float, Field(gt=0, le=255)] | None = None
 
     @field_validator("note")
     @classmethod
@@ -76,9 +80,9 @@ class PolicyRevision(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A release that knows no `dsa` can read every policy that has none."""
+        """A release that knows no `dsa`, or none of these, can read every policy that has none."""
         dumped: dict[str, Any] = dump(self)
-        return {name: value for name, value in dumped.items() if name != "dsa" or value is not None}
+        return {name: value for name, value in dumped.items() if name not in _OPTIONAL or value is not None}
 
     @property
     def ref(self) -> str:

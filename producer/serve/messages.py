@@ -94,6 +94,8 @@ class Verdict(_StrictModel):
     judge: str
     model: str
     recorded_at: datetime
+    views_differ: float | None
+    review_reasons: list[str] | None
 
 
 class Failure(_StrictModel):

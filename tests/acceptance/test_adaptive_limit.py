@@ -8,7 +8,7 @@ from tests.support.waiting import wait_for
 from worker.health.status_report import StatusReport, probe_addresses
 
 CAPACITY, ANSWER_S = 8, 0.2  # so 40 images/s, which a slow machine fetches, decodes and records as well
-ITEMS = 600  # some 300 are needed
+ITEMS = 1800  # some 700 are needed
 
 
 def asked(pid: int, path: str) -> str:
@@ -36,11 +36,11 @@ def test_the_number_in_flight_is_found_and_celerys_concurrency_follows_it(system
         now = StatusReport.model_validate_json(asked(worker.pid, "/status"))
         return now if now.in_flight_phase == "rest" else None
 
-    now = wait_for(found, timeout_s=90, every_s=0.2, what="the figure")
+    now = wait_for(found, timeout_s=180, every_s=0.2, what="the figure")
     assert now is not None
-    assert 0.96 * CAPACITY <= now.in_flight_most <= 1.5 * CAPACITY + 2
+    assert 0.96 * CAPACITY <= now.in_flight_most <= 2 * CAPACITY
     assert f"vetline_in_flight_limit {now.in_flight_most:.1f}" in asked(worker.pid, "/metrics")
-    assert CAPACITY <= most_at_once(system) <= 21, "6, 9 and 14 or so were tried, and no more"
+    assert CAPACITY <= most_at_once(system) <= 54, "6, 12, 24 and 48 or so were tried, and no more"
     assert now.in_hand <= now.in_flight_most + 8, (
         "whatever else is in hand is under way to a turn, or from one"
     )

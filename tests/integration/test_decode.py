@@ -50,9 +50,13 @@ def only_view(picture: Picture) -> View:
 def test_every_orientation_is_shown_upright(decoder: Decoder, format_: str, orientation: int) -> None:
     data = turned(orientation, format_)
     picture = decoder.decode(data, pixels=True)
-    view = only_view(picture)
+    view = picture.views[0]
     assert (picture.width, picture.height) == (view.width, view.height) == (96, 64)
     assert near(colours(view), UPRIGHT)
+    # Chromium alone shows a WebP as it is stored.
+    assert [other.name for other in picture.views[1:]] == (
+        ["as stored"] if (format_, orientation > 1) == ("WEBP", True) else []
+    )
     passed_on = format_ in ("JPEG", "PNG", "WEBP") and orientation == 1
     assert (view.data == data) is passed_on
 
@@ -131,10 +135,11 @@ def test_bytes_are_passed_on_only_where_every_decoder_agrees_on_them(
     ],
 )
 def test_what_is_encoded_anew_holds_the_same_pixels_and_nothing_else(decoder: Decoder, data: bytes) -> None:
-    for view in decoder.decode(data, pixels=True).views:
+    rows = [view.rgb for view in decoder.decode(data, pixels=True).views]
+    for view, rgb in zip(decoder.decode(data, pixels=False).views, rows, strict=True):
         assert view.media_type == "image/png"
-        assert set(chunks(view.data)) == {b"IHDR", b"IDAT", b"IEND"}
-        assert Image.open(io.BytesIO(view.data)).tobytes() == view.rgb
+        assert set(chunks(view.encoded)) == {b"IHDR", b"IDAT", b"IEND"}
+        assert Image.open(io.BytesIO(view.encoded)).tobytes() == rgb
 
 
 def test_a_picture_that_shows_through_is_judged_on_white_and_on_black(decoder: Decoder) -> None:
@@ -257,7 +262,7 @@ def test_a_gamma_that_hides_a_picture_is_judged_with_and_without(decoder: Decode
     data = plain[:33] + gamma + plain[33:]
     stored, shown = decoder.decode(data, pixels=True).views
     assert (stored.name, shown.name) == ("whole", "with gamma")
-    assert ((stored.rgb or b"")[0], (shown.rgb or b"")[0]) == (200, 1)
+    assert ((stored.rgb or b"")[0], (shown.rgb or b"")[0]) == (200, 0)
     usual = plain[:33] + chunk(b"gAMA", (45_455).to_bytes(4, "big")) + plain[33:]
     assert only_view(decoder.decode(usual, pixels=False)).data is usual
 

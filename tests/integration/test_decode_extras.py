@@ -51,10 +51,10 @@ def test_without_its_package_heif_is_refused_by_name(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path[:0] = [{str(SAMPLES.parent)!r}, {str(tmp_path)!r}]
-from intake.stills import Limits, NoDecoderError, open_image, prepare
+from intake.stills import DecodeLimits, NoDecoderError, open_image, prepare
 prepare(1000)
 try:
-    open_image(sys.stdin.buffer.read(), "image/heif", Limits(1000, 1, 1000, 1))
+    open_image(sys.stdin.buffer.read(), "image/heif", DecodeLimits(1000, 1, 1000, 1))
 except NoDecoderError as error:
     sys.stdout.write(str(error))
 """

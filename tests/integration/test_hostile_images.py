@@ -15,7 +15,7 @@ from PIL import Image
 
 from intake.decode import Decoder
 from intake.settings import DecodeSettings
-from moderation.errors import DecodeTimeout, TooManyPixels, Undecodable, UnsupportedType
+from moderation.errors import DecodeTimeout, TooExpensive, TooManyPixels, Undecodable, UnsupportedType
 from tests.support import pillow_images
 from tests.support.pictures import (
     animation,
@@ -52,7 +52,7 @@ def outcome(decoder: Decoder, data: bytes) -> tuple[str, float]:
         except DecodeTimeout:
             started = time.monotonic()
             picture = decoder.decode(data, pixels=False)
-    except (UnsupportedType, Undecodable, TooManyPixels) as refusal:
+    except (UnsupportedType, Undecodable, TooManyPixels, TooExpensive) as refusal:
         return refusal.code, time.monotonic() - started
     assert picture.views
     return "decoded", time.monotonic() - started
@@ -76,7 +76,13 @@ def test_each_of_pillows_own_test_images_ends_decoded_or_with_a_code(decoder: De
     codes = Counter(code for code, _ in ends.values())
     assert len(ends) > 1000
     assert codes["decoded"] > 650
-    assert set(codes) == {"decoded", "unsupported_type", "undecodable", "too_many_pixels"}
+    assert set(codes) == {
+        "decoded",
+        "damaged_but_shown",
+        "unsupported_type",
+        "undecodable",
+        "too_many_pixels",
+    }
     slowest_s, name = max((took_s, name) for name, (_, took_s) in ends.items())
     assert slowest_s < DECODE_S, name
     if sys.platform == "linux":
@@ -143,7 +149,7 @@ BOMBS = {
     "a PNG of 16 bits that is all it may be": (lambda: png(7_000, 7_142, bits=16, colour=0), {"decoded"}),
     "a JPEG claiming 65535 x 65535": (lambda: jpeg_claiming(65_535, 65_535), {"too_many_pixels"}),
     "a JPEG claiming what it may, and empty": (lambda: jpeg_claiming(7_000, 7_000), {"decoded"}),
-    "a JPEG of 400 scans": (lambda: jpeg_of_many_scans(400), {"undecodable", "decoded"}),
+    "a JPEG of 400 scans": (lambda: jpeg_of_many_scans(400), {"too_expensive", "decoded"}),
     "a GIF claiming 65535 x 65535": (lambda: gif_claiming(65_535, 65_535), {"too_many_pixels"}),
     "a GIF of 10,000 frames": (lambda: gif_of_many_frames(10_000, (8, 8)), {"too_many_pixels"}),
     "a GIF of 900 frames of a megapixel": (lambda: gif_of_many_frames(900, (1000, 1000)), {"too_many_pixels"}),
@@ -151,7 +157,7 @@ BOMBS = {
     "a BMP claiming a height below nothing": (lambda: bmp_claiming(1, -(2**31)), {"too_many_pixels", "undecodable"}),
     "a WebP claiming 16384 x 16384": (lambda: webp_claiming(16_384, 16_384), {"too_many_pixels", "undecodable"}),
     "a TIFF claiming 2^32 pixels a side": (lambda: tiff_claiming(2**32 - 1, 2**32 - 1), {"too_many_pixels"}),
-    "a TIFF claiming what it may, and empty": (lambda: tiff_claiming(7_000, 7_000), {"undecodable"}),
+    "a TIFF claiming what it may, and empty": (lambda: tiff_claiming(7_000, 7_000), {"undecodable", "damaged_but_shown"}),
     "a TIFF whose pages are a ring": (lambda: cyclic_tiff(50), {"undecodable"}),
     "a TIFF of 1,100 pages": (lambda: deep_tiff(1_100), {"too_many_pixels"}),
     "a PNG with 200 MB of text": (
@@ -179,7 +185,7 @@ def test_a_bomb_ends_with_a_code(decoder: Decoder, bomb: tuple[object, set[str]]
     assert callable(make)
     code, took_s = outcome(decoder, make())
     assert code in expected
-    assert took_s < DECODE_S
+    assert took_s < DECODE_S + 1  # the deadline, and a moment to end the child
     assert decoder.decode(encode(quarters(), "JPEG"), pixels=False).width == 96
 
 
@@ -246,4 +252,4 @@ def test_damaged_files_end_decoded_or_with_a_code(decoder: Decoder, seed: bytes)
     ends = [outcome(decoder, damaged(seed, chance)) for _ in range(100)]
     assert max(took_s for _, took_s in ends) < DECODE_S
     assert outcome(decoder, seed)[0] == "decoded"
-    assert "undecodable" in {code for code, _ in ends}, "the damage is real"
+    assert {"undecodable", "damaged_but_shown"} & {code for code, _ in ends}, "the damage is real"

@@ -19,6 +19,8 @@ import pytest
 from bench.gpu.exactness import agreement, body
 from bench.gpu.pictures import jpeg
 from tests.support.sglang_cpu import CpuServer
+from worker.judges.generation import generation_of
+from worker.judges.probability import SAFE_ID, UNSAFE_ID, p_unsafe
 from worker.runtime.plugin.launch import AFTER_START, ENVIRONMENT
 
 FOLDER = os.environ.get("VETLINE_TEST_SGLANG_CPU")
@@ -70,6 +72,38 @@ def test_the_same_images_get_the_same_tokens_and_logprobs_as_from_stock(ours: st
     found = agreement(*answers)
     assert (found.images, found.identical_texts) == (len(IMAGES), len(IMAGES))
     assert found.any_token_difference == 0.0
+
+
+def test_the_logits_that_it_notes_give_the_same_probability_as_logprobs(ours: str) -> None:
+    """Random weights never rate, so the two rating tokens are made likely by the same amount: the odds stay the model's."""
+    for image in IMAGES:
+        drawn = _rated(ours, image, temperature=0.0) | _rated(ours, image, temperature=0.7)
+        assert drawn
+        for noted, by_logprobs in drawn.values():
+            assert noted == pytest.approx(by_logprobs, abs=1e-4)
+
+
+def _rated(url: str, image: bytes, *, temperature: float) -> dict[tuple[float, int], tuple[float, float]]:
+    """P(unsafe) by what the sampler noted and by SGLang's own logprobs, at each position where a rating was drawn."""
+    uri = "data:image/jpeg;base64," + base64.b64encode(image).decode()
+    sampling = {
+        "temperature": temperature, "max_new_tokens": 8, "ignore_eos": True, "logit_bias": {"25663": 60.0, "78770": 60.0},
+    }  # fmt: skip
+    asked = {"text": body(8)["text"], "sampling_params": sampling, "image_data": uri}
+    sent = asked | {"return_logprob": True, "token_ids_logprob": [SAFE_ID, UNSAFE_ID]}
+    answer = generation_of(json.dumps(post(url, "/generate", sent)).encode(), elapsed_ms=0)
+    found = {}
+    for index, token in enumerate(answer.output_ids):
+        noted, logprobs = answer.noted_rating(index), answer.rating_logprobs(index)
+        assert (noted is not None) == (token in (SAFE_ID, UNSAFE_ID))
+        assert logprobs is not None
+        if noted is not None:
+            given = p_unsafe(logprobs, temperature=temperature or 1.0)
+            noted_p = p_unsafe(noted)
+            assert given is not None
+            assert noted_p is not None
+            found[temperature, index] = noted_p, given
+    return found
 
 
 def test_bytes_that_are_no_image_are_refused_with_400(ours: str) -> None:

@@ -159,6 +159,14 @@ def logprobs(do: Do, answer: Answer, wanted: list[int], *, temperature: float) -
     return {"output_token_logprobs": own, "output_token_ids_logprobs": others}
 
 
+def rating_logits(do: Do, answer: Answer) -> list[list[float | None] | None]:
+    """What our sampler notes: [safe, unsafe] where a rating was drawn, whatever the temperature; null elsewhere."""
+    margin = math.log(_probability(do) / (1 - _probability(do)))
+    sick = do.kind in ("nan_logprobs", "bangs")
+    noted: list[float | None] = [None, None] if sick else [17.0, 17.0 + margin]
+    return [noted if token in (SAFE, UNSAFE) else None for token in answer.ids]
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
     status: int

@@ -16,11 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.http_wire import Break, HttpAnswer, HttpListener, HttpRequest
-from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, tokenise
+from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, rating_logits, tokenise
+from tests.support.sglang_curve import Clockwork, Curve
 from tests.support.sglang_requests import Recorded, asked, image_of, image_sha256, shown
-from tests.support.sglang_script import Asked, Do, Player, Script
 
 SYSTEM_TOKENS = 14  # of the ChatML system line, shared by all prompts of one extra_key
+_TICK_S = 0.02  # of a clockwork
 FAULTS = {"reset": "reset", "reset_mid_answer": "reset", "close_mid_answer": "close"}
 
 
@@ -45,6 +46,8 @@ class ScriptedRuntime:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._in_flight: dict[str, asyncio.Event] = {}
         self._down: asyncio.Task[None] | None = None
+        self._clockwork: Clockwork | None = None
+        self._clock: asyncio.Task[None] | None = None
         self.requests: list[Recorded] = []
         self.calls: list[str] = []
         self.aborts: list[str] = []
@@ -89,7 +92,7 @@ class ScriptedRuntime:
             return _json(self._model_info())
         if path in ("/server_info", "/get_server_info"):
             info = {"version": script.version, "random_seed": self.start_id, "sampling_backend": "pytorch"}
-            return _json({**self._model_info(), **info})
+            return _json({**self._model_info(), **info, **script.server_info})
         if path == "/v1/loads":
             return _json(self._loads())
         if path in ("/tokenize", "/v1/tokenize"):
@@ -264,6 +267,8 @@ class ScriptedRuntime:
                 return
 
     async def _treated(self, do: Do, record: Recorded, aborted: asyncio.Event) -> HttpAnswer:
+        if self.player.script.curve is not None and do.kind != "hang":
+            await self._worked_through(self.player.script.curve)
         wait_s = None if do.kind == "hang" else do.latency_s
         if await _aborted_within(aborted, wait_s):
             return self._end(record, _json(self._envelope(Do(kind="abort"), record)), "aborted")
@@ -281,6 +286,25 @@ class ScriptedRuntime:
             wire = answer.wire()
             raise Break(FAULTS[do.kind], b"" if do.kind == "reset" else wire[: len(wire) // 2])
         return self._end(record, answer, "aborted" if do.kind == "abort" else "answered")
+
+    async def _worked_through(self, curve: Curve) -> None:
+        """Until a clockwork that all in flight share has done this request's work."""
+        if self._clockwork is None:
+            self._clockwork = Clockwork(curve)
+            self._clock = asyncio.get_running_loop().create_task(self._run_clock(self._clockwork))
+        done = asyncio.get_running_loop().create_future()
+        self._clockwork.enter(done)
+        await done
+
+    async def _run_clock(self, clockwork: Clockwork) -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            for done in clockwork.advance(now - before):
+                if isinstance(done, asyncio.Future) and not done.done():
+                    done.set_result(None)
+            before = now
 
     def _end(self, record: Recorded, answer: HttpAnswer, outcome: str = "answered") -> HttpAnswer:
         self._close_record(record, outcome if answer.status == 200 else "error", answer.status)
@@ -319,6 +343,8 @@ class ScriptedRuntime:
             scale = 1.0 if script.original_logprobs or hot == 0 else hot
             wanted = list(record.body.get("token_ids_logprob") or [])
             meta |= logprobs(do, answer, wanted, temperature=scale)
+        if script.rating_logits:
+            meta["vetline_rating_logits"] = rating_logits(do, answer)
         return {"text": answer.text, "output_ids": list(answer.ids), "meta_info": meta}
 
     def _take_cached(self, record: Recorded, prompt_tokens: int) -> int:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tests.support.sglang_curve import Curve
+
 Kind = Literal[
     "verdict",  # a well-formed answer in the trained template
     "text",  # `text` as it stands
@@ -92,9 +94,14 @@ class Script(BaseModel):
     model_path: str = "/models/LlavaGuard-v1.2-0.5B-OV"
     image_token_id: int | None = 151646
     image_tokens: int = 2929  # of one 640x480 image under anyres_max_9
+    rating_logits: bool = False  # True: it has our sampler, which notes the rating's logits unasked
+    server_info: dict[str, Any] = Field(default_factory=dict)  # more of what /server_info says
     original_logprobs: bool = True  # False: logprobs are those after temperature, SGLang's own default
     health: int = 200
     tokenize: int = 200  # HTTP status of /tokenize
+    curve: Curve | None = (
+        None  # in place of capacity and of the default's latency: how fast it is with how many in flight
+    )
     capacity: int | None = Field(default=None, ge=1)  # requests running at once; the rest wait
     max_queued: int | None = Field(default=None, ge=0)  # requests waiting before "queue full"
     keep_alive_s: float = Field(default=5.0, gt=0)  # uvicorn's, as SGLang sets it

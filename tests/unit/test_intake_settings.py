@@ -30,3 +30,9 @@ def test_a_limit_that_limits_nothing_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_there_are_as_many_children_as_cores() -> None:
     assert DecodeSettings().children >= 1
+
+
+def test_more_frames_than_can_be_sent_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETLINE_DECODE_FRAMES_JUDGED", "33")
+    with pytest.raises(ValidationError):
+        DecodeSettings()

@@ -193,3 +193,19 @@ def test_pools_of_all_workers_fit_postgres() -> None:
     assert f"{most} workers" in README
     assert str(most * LedgerSettings().pool_size) in README
     assert head()
+
+
+def test_the_caches_component_puts_its_claim_where_the_worker_has_its_home() -> None:
+    component = yaml.safe_load((FOLDER / "caches" / "kustomization.yaml").read_text())
+    claim = yaml.safe_load((FOLDER / "caches" / component["resources"][0]).read_text())
+    (patch,) = component["patches"]
+    tested, replaced = yaml.safe_load(patch["patch"])
+    worker = next(
+        doc
+        for doc in yaml.safe_load_all((FOLDER / "worker.yaml").read_text())
+        if doc["kind"] == patch["target"]["kind"] and doc["metadata"]["name"] == patch["target"]["name"]
+    )
+    place = int(tested["path"].rsplit("/", 2)[1])
+    assert worker["spec"]["template"]["spec"]["volumes"][place]["name"] == tested["value"] == "home"
+    assert replaced["path"] == f"/spec/template/spec/volumes/{place}"
+    assert replaced["value"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]

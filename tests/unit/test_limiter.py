@@ -58,7 +58,7 @@ def test_the_limit_found_is_the_capacity_of_the_runtime(capacity: int) -> None:
     limiter = turns_for(runtime)
     while limiter.phase != "rest":
         runtime.answer_one(limiter)
-    assert 0.96 * capacity <= limiter.limit <= 1.5 * capacity + 2
+    assert 0.96 * capacity <= limiter.limit <= 2.1 * capacity + 2
 
 
 def test_the_timeouts_of_a_runtime_end_with_the_limit_that_brought_them() -> None:
@@ -72,6 +72,25 @@ def test_the_timeouts_of_a_runtime_end_with_the_limit_that_brought_them() -> Non
         runtime.answer_one(limiter)
     assert runtime.refused == 0
     assert limiter.limit >= 24
+
+
+def test_it_begins_at_half_of_what_the_runtime_says_once_and_only_before_the_first_window() -> None:
+    runtime = Runtime(capacity=100)
+    limiter = ConcurrencyLimiter(
+        AdaptiveLimit(start=32, least=2, most=400), most_in_hand=500, may_expect=True, now=lambda: runtime.now
+    )
+    limiter.expect(None)
+    assert limiter.limit == 32
+    limiter.expect(256)
+    assert limiter.limit == 128
+    limiter.expect(64)
+    assert limiter.limit == 128
+
+
+def test_where_a_start_was_set_what_the_runtime_says_is_left_aside() -> None:
+    limiter = turns_for(Runtime(capacity=100), start=6)
+    limiter.expect(256)
+    assert limiter.limit == 6
 
 
 def test_with_little_to_do_nothing_is_concluded() -> None:
@@ -121,7 +140,7 @@ def test_whoever_finds_no_slot_free_waits_for_one() -> None:
     first = threading.Thread(target=ask)
     first.start()
     assert entered.wait(10)
-    with pytest.raises(RuntimeUnavailable, match="none of 1 turns"), limiter.slot(timeout_s=0.01):
+    with pytest.raises(RuntimeUnavailable, match="none of 1 slots"), limiter.slot(timeout_s=0.01):
         pass
     leave.set()
     with limiter.slot(timeout_s=10):

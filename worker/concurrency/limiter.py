@@ -6,6 +6,7 @@ may have one, and a few that wait, so that none is ever free. With slow image ho
 ones.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ from worker.concurrency.adaptive_limit import AdaptiveLimit, Window
 
 log = structlog.get_logger()
 
-_ROUNDS = 8  # answers for each slot of the limit, before it is judged
+_ROUNDS = 1  # answers for each slot of the limit in a window; the adaptive limit asks for as many windows as it needs
 _FULL = 0.9  # of the limit in use on average; with less, a window says nothing of what more would bring
-_SHORTEST_S = 1.0
+_SHORTEST_S, _FEWEST = 1.0, 32  # of a window: seconds and answers
 
 
 class ConcurrencyLimiter:
@@ -31,16 +32,21 @@ class ConcurrencyLimiter:
         adaptive_limit: AdaptiveLimit,
         *,
         most_in_hand: int,
+        may_expect: bool = False,
         rounds: int = _ROUNDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """most_in_hand: a bound that the number in hand never passes: threads to work on it."""
+        """most_in_hand: a bound that the number in hand never passes: threads to work on it.
+
+        may_expect: whether to begin by what the runtime says of itself.
+        """
         self._adaptive_limit = adaptive_limit
         self._most_in_hand = most_in_hand
         self._rounds = rounds
         self._now = now
         self._changed = threading.Condition()
         self._busy = self._waiting = self._in_flight = 0
+        self._may_expect = may_expect
         self._measure_from(now())
 
     # --- read by metrics, probes and the consumer
@@ -70,6 +76,23 @@ class ConcurrencyLimiter:
             elsewhere = max(self._busy - self._in_flight - self._waiting, 0)
             limit = self._adaptive_limit.limit
         return min(limit + max(2, limit // 8) + elsewhere, self._most_in_hand)
+
+    def expect(self, at_once: int | None) -> None:
+        """Begin at half of what the runtime says that it works on at once; nothing where it does not say, or later.
+
+        Half, because a first step up tells at once whether the whole is good: it may share its GPU, or boast.
+        """
+        with self._changed:
+            if at_once is None or not self._may_expect or not self._adaptive_limit.is_untried:
+                return
+            self._may_expect = False
+            before = self._adaptive_limit.limit
+            self._adaptive_limit.begin_at(math.ceil(at_once / 2))
+            log.info(
+                "in_flight_expected", limit=self._adaptive_limit.limit, before=before, runtime_says=at_once
+            )
+            self._measure_from(self._now())
+            self._changed.notify(1 + max(0, self._adaptive_limit.limit - before))
 
     # --- taken by the threads
 
@@ -106,7 +129,7 @@ class ConcurrencyLimiter:
                 self._waiting -= 1
             if not free:
                 raise RuntimeUnavailable(
-                    f"none of {self._adaptive_limit.limit} turns came free in {timeout_s:g} s"
+                    f"none of {self._adaptive_limit.limit} slots came free in {timeout_s:g} s"
                 )
             self._count(+1)
             return self._now()
@@ -157,7 +180,7 @@ class ConcurrencyLimiter:
             self._clear(now)
         elif (
             not self._is_settling
-            and self._answered >= self._rounds * self._adaptive_limit.limit
+            and self._answered >= max(self._rounds * self._adaptive_limit.limit, _FEWEST)
             and now - self._window_from >= _SHORTEST_S
         ):
             if window.in_flight >= _FULL * self._adaptive_limit.limit:
@@ -186,4 +209,7 @@ class ConcurrencyLimiter:
                 images_per_s=round(window.rate, 1),
                 faults=window.faults,
             )
-        self._measure_from(self._now())
+            self._measure_from(self._now())
+        else:
+            self._faults = 0
+            self._clear(self._now())

@@ -81,7 +81,10 @@ class AskSession:
     view: str = "whole"
     chatml: bool = True
     salvage: bool = True
-    logprobs: bool = True
+    wants_p: bool = True  # P(unsafe) from the answer's own rating token
+    notes_rating: bool = (
+        False  # the server hands out the rating's logits unasked, so that no logprobs need be asked for
+    )
     scaled_logprobs: bool = True
     tokens: PromptTokens | None = None  # None: prompts go as text
     asks: list[Ask] = field(default_factory=list)
@@ -103,6 +106,7 @@ class AskSession:
         return p_unsafe(found) if found is not None else None
 
     def _ask(self, form: AnswerForm, step: LadderStep) -> Reached | None:
+        logprobs = self.wants_p and not self.notes_rating
         sampling = step.profile.parameters(
             seed=new_seed(),
             stop=list(form.stop) or None,
@@ -110,7 +114,7 @@ class AskSession:
             regex=form.pattern if step.under_grammar else None,
         )
         try:
-            generation = self._generate(step.rung, form.opening, sampling, logprobs=self.logprobs)
+            generation = self._generate(step.rung, form.opening, sampling, logprobs=logprobs)
         except RequestRefused as refusal:
             if not step.under_grammar:
                 raise
@@ -181,8 +185,11 @@ class AskSession:
 
     def _p_unsafe(self, generation: Generation, reading: ParsedAnswer, temperature: float) -> float | None:
         position = rating_position(generation.output_ids, reading.rating)
-        found = generation.rating_logprobs(position) if position is not None else None
-        if found is None:
+        if position is None or not self.wants_p:
+            return None
+        if (noted := generation.noted_rating(position)) is not None:
+            return p_unsafe(noted)
+        if (found := generation.rating_logprobs(position)) is None:
             return None
         divided_by = temperature if self.scaled_logprobs and temperature > 0 else 1.0
         return p_unsafe(found, temperature=divided_by)

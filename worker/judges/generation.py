@@ -30,6 +30,9 @@ class Generation:
     cached_tokens: int | None
     elapsed_ms: float
     logprobs: Sequence[Any] = field(default=(), repr=False)  # output_token_ids_logprobs as SGLang gives it
+    # What our sampler in the server notes unasked (worker/runtime/plugin/rating.py): for each output token [safe, unsafe],
+    # or None where no rating was drawn. None in place of the list: the server does not note it.
+    rating_logits: Sequence[Any] | None = field(default=None, repr=False)
 
     @property
     def finish_reason(self) -> str | None:
@@ -39,6 +42,13 @@ class Generation:
     @property
     def was_cut(self) -> bool:
         return self.finish_reason == "length"
+
+    def noted_rating(self, position: int) -> RatingLogprobs | None:
+        """The logits of the two rating tokens at an output position, before any temperature; None where none were noted."""
+        noted = self.rating_logits or ()
+        if position >= len(noted) or noted[position] is None:
+            return None
+        return RatingLogprobs(*(math.nan if _is_nan(logit) else logit for logit in noted[position]))
 
     def rating_logprobs(self, position: int) -> RatingLogprobs | None:
         """The logprobs of the two rating tokens at an output position; None where none were given."""
@@ -58,6 +68,7 @@ class _Meta(BaseModel):
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     output_token_ids_logprobs: list[Any] | None = None
+    vetline_rating_logits: list[Any] | None = None
 
 
 class _Body(BaseModel):
@@ -84,6 +95,7 @@ def generation_of(body: bytes, *, elapsed_ms: float) -> Generation:
         cached_tokens=meta.cached_tokens,
         elapsed_ms=elapsed_ms,
         logprobs=meta.output_token_ids_logprobs or (),
+        rating_logits=meta.vetline_rating_logits,
     )
 
 
@@ -93,7 +105,9 @@ def _is_nan(logprob: float | None) -> bool:
 
 def check(generation: Generation) -> None:
     """Raise RuntimeFault for NaN among the logprobs, and for a run of "!" by its tokens or by its text."""
-    if any(_is_nan(entry[0]) for position in generation.logprobs for entry in position or ()):
+    asked = (entry[0] for position in generation.logprobs for entry in position or ())
+    noted = (logit for position in generation.rating_logits or () for logit in position or ())
+    if any(map(_is_nan, (*asked, *noted))):
         raise RuntimeFault("the model gave NaN logprobs")
     run = 0
     for token in generation.output_ids:

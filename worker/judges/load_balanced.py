@@ -87,6 +87,7 @@ class LoadBalancedJudge:
             f"{there} of {len(told)} servers",
             ", ".join(sorted({one.version for one in told if one.version})) or None,
             ", ".join(sorted({one.model for one in told if one.model})) or None,
+            _together([one.at_once for one in told]),
         )
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
@@ -188,6 +189,12 @@ class LoadBalancedJudge:
             self._leave_out(server, RuntimeUnavailable("its check failed"))
         else:
             self._take_in(server)
+
+
+def _together(told: Sequence[int | None]) -> int | None:
+    """What all work on at once, where those that have not been asked yet are taken for like the others."""
+    known = [number for number in told if number is not None]
+    return round(sum(known) * len(told) / len(known)) if known else None
 
 
 def _was_refused(error: RuntimeUnavailable) -> bool:

@@ -19,7 +19,7 @@ MASKED = -1e37  # SGLang clamps minus infinity to the smallest float32
 
 @dataclass(frozen=True, slots=True)
 class RatingLogprobs:
-    """Natural logarithms at one output position, None where the server gave none."""
+    """Natural logarithms at one output position, give or take what both share; None where the server gave none."""
 
     safe: float | None
     unsafe: float | None

@@ -10,12 +10,16 @@ from moderation.verdict import Basis, Judgement
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What a judge runs on, for people. state: a word or two; version, model: None while they are not known."""
+    """What a judge runs on. state: a word or two; version, model: None while they are not known.
+
+    at_once: requests that it works on together, by its own account; None where it gives none.
+    """
 
     name: str
     state: str
     version: str | None = None
     model: str | None = None
+    at_once: int | None = None
 
 
 class Judge(Protocol):

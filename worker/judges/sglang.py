@@ -83,7 +83,8 @@ class SglangJudge:
             return Runtime(
                 self.name, "not asked yet" if self._known is None else "lost", model=self.settings.model
             )
-        return Runtime(self.name, "ready", identity.version, self.settings.model or identity.model)
+        model = self.settings.model or identity.model
+        return Runtime(self.name, "ready", identity.version, model, identity.at_once)
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
         deadline = Deadline.after(timeout_s)
@@ -91,14 +92,15 @@ class SglangJudge:
         identity = self._identity_to_judge_with(deadline)
         session = AskSession(
             client=self._client,
-            image=EncodedImage.of(view.data, view.media_type),
+            image=EncodedImage.of(view.encoded, view.media_type),
             prompt=prompt,
             names=policy.category_names,
             deadline=deadline,
             view=view.name,
             chatml=self.settings.mode.is_chatml,
             salvage=self._ladder.salvage,
-            logprobs=self.settings.p_unsafe == "generation" or self._asks_brief_with_logprobs,
+            wants_p=self.settings.p_unsafe == "generation" or self._asks_brief_with_logprobs,
+            notes_rating=identity.notes_rating,
             scaled_logprobs=identity.scaled_logprobs,
             tokens=self._tokens,
         )

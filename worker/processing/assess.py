@@ -71,9 +71,13 @@ def assess(
         known = recall(view) if len(picture.views) == 1 else None
         if known is None:
             view, judgement = _judge_views(picture, policy, components)
+    facts = _facts(fetched, picture, view, policy)
+    judgement = known.judgement if known else judgement
+    if facts.review_reasons:
+        judgement = judgement.model_copy(update={"needs_review": True})
     return Verdict(
-        judgement=known.judgement if known else judgement,
-        image=_facts(fetched, picture, view),
+        judgement=judgement,
+        image=facts,
         timings_ms=dict(timer.timings_ms),
         reused_from=known.assessment_id if known else None,
     )
@@ -106,7 +110,14 @@ def _badness(judgement: Judgement) -> tuple[bool, bool, float]:
     return judgement.rating is Rating.UNSAFE, judgement.needs_review, judgement.p_unsafe or 0.0
 
 
-def _facts(fetched: Fetched, picture: Picture, view: View) -> ImageFacts:
+def _review_reasons(picture: Picture, policy: PolicyRevision) -> tuple[str, ...]:
+    """Why a person should look at the picture, whatever was judged of it."""
+    bound, found = policy.review_views_differ, picture.views_differ
+    differs = bound is not None and found is not None and found >= bound
+    return (("views_differ",) if differs else ()) + picture.marks
+
+
+def _facts(fetched: Fetched, picture: Picture, view: View, policy: PolicyRevision) -> ImageFacts:
     return ImageFacts(
         bytes_sha256=picture.bytes_sha256,
         pixels_sha256=view.pixels_sha256,
@@ -120,4 +131,6 @@ def _facts(fetched: Fetched, picture: Picture, view: View) -> ImageFacts:
         version=fetched.version,
         pdq=view.pdq,
         pdq_quality=view.pdq_quality,
+        views_differ=picture.views_differ,
+        review_reasons=_review_reasons(picture, policy),
     )

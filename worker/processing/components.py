@@ -1,5 +1,7 @@
 """What the path of an image works with, shared by all threads of a process."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from intake.decode import Decoder
@@ -15,6 +17,7 @@ from worker.judges.protocol import Judge
 from worker.runtime.judge import RuntimeJudge
 from worker.settings import WorkerSettings
 
+_START_IN_FLIGHT = 32  # where a runtime does not say how many it works on at once
 _LEAST_IN_FLIGHT = 4  # a runtime that cannot do four at once is not slow but broken
 
 
@@ -32,6 +35,11 @@ class Components:
         """As Judge.judge, when a slot is free."""
         with self.limiter.slot(timeout_s=2 * self.judge_timeout_s):  # whoever has a slot ends by the timeout
             return self.judge.judge(view, policy, timeout_s=self.judge_timeout_s)
+
+    def check(self) -> None:
+        """As Judge.check; then as many are asked for at first as the runtime says that it is made for."""
+        self.judge.check()
+        self.limiter.expect(self.judge.runtime().at_once)
 
     @property
     def runtime(self) -> RuntimeJudge | None:
@@ -55,16 +63,19 @@ def make_components(settings: WorkerSettings) -> Components:
     )
 
 
-def make_limiter(settings: WorkerSettings) -> ConcurrencyLimiter:
+def make_limiter(
+    settings: WorkerSettings, *, now: Callable[[], float] = time.monotonic
+) -> ConcurrencyLimiter:
     """As many slots as the settings say; where they say nothing and the judge is a runtime, as many as it can use."""
     threads = settings.threads
     if not settings.finds_in_flight:
-        return ConcurrencyLimiter(
-            AdaptiveLimit(start=threads, least=threads, most=threads), most_in_hand=threads
-        )
+        fixed = AdaptiveLimit(start=threads, least=threads, most=threads)
+        return ConcurrencyLimiter(fixed, most_in_hand=threads, now=now)
     most = settings.in_flight_most
-    start = min(settings.in_flight_start * max(1, len(settings.sglang_url)), most)
+    start = min((settings.in_flight_start or _START_IN_FLIGHT) * max(1, len(settings.sglang_url)), most)
     return ConcurrencyLimiter(
         AdaptiveLimit(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
         most_in_hand=threads,
+        may_expect=settings.in_flight_start is None,
+        now=now,
     )

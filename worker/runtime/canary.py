@@ -68,7 +68,7 @@ class Canary:
             names=policy.category_names,
             deadline=deadline,
             salvage=False,
-            logprobs=False,
+            wants_p=False,
         )
         try:
             session.climb(brief_form(policy.category_names), [_STEP])

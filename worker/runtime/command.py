@@ -45,6 +45,7 @@ def command(
         "--mem-fraction-static", str(settings.memory_fraction),
         "--watchdog-timeout", str(settings.watchdog_s),
         "--limit-mm-data-per-request", '{"image": 1}',
+        "--skip-server-warmup",  # our canary asks for an image at once, and compiles the same kernels
         "--sampling-defaults", "openai",  # not those of the checkpoint's generation_config.json
         "--log-level", "info",  # at warning nothing tells how far a start has come
         "--log-level-http", "warning",  # no line for each request

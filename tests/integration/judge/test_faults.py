@@ -147,6 +147,12 @@ def test_sick_model_is_a_fault_and_never_a_verdict(
     assert "runtime_fault" in str(error.asks[0].problem)
 
 
+def test_logits_that_are_nan_are_a_fault_too(server: ScriptedServer, make: MakeJudge) -> None:
+    judge = make()
+    server.script(default={"kind": "nan_logprobs"}, rating_logits=True)
+    assert "runtime_fault" in str(failing(judge, RuntimeFault).asks[0].problem)
+
+
 def test_a_fault_in_a_later_rung_keeps_the_earlier_asks(server: ScriptedServer, make: MakeJudge) -> None:
     judge = make()
     server.script(

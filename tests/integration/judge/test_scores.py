@@ -87,6 +87,29 @@ def test_probability_is_the_models_own_whether_or_not_the_server_scales_it(
     assert judgement.p_unsafe == pytest.approx(p, abs=1e-6)
 
 
+@pytest.mark.parametrize("p", [0.02, 0.4, 0.93])
+@pytest.mark.parametrize("original", [True, False])
+def test_a_server_that_notes_the_rating_itself_is_asked_for_no_logprobs(
+    server: ScriptedServer, make: MakeJudge, p: float, original: bool
+) -> None:
+    rating = "Unsafe" if p > 0.5 else "Safe"
+    server.script(
+        default={"kind": "verdict", "rating": rating, "p_unsafe": p},
+        original_logprobs=original,
+        rating_logits=True,
+    )
+    judgement = ask(make())
+    assert judgement.p_unsafe == pytest.approx(p, abs=1e-6)
+    assert "return_logprob" not in server.requests[-1].body
+
+
+def test_what_a_server_notes_is_left_unread_where_no_probability_is_wanted(
+    server: ScriptedServer, make: MakeJudge
+) -> None:
+    server.script(rating_logits=True)
+    assert ask(make(p_unsafe="off")).p_unsafe is None
+
+
 def test_the_question_is_one_greedy_token_of_its_own(server: ScriptedServer, make: MakeJudge) -> None:
     judgement = ask(make(p_unsafe="question"))
     question, generation = server.requests

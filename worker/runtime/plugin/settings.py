@@ -25,6 +25,9 @@ class PluginSettings:
     tower_tiles: int = 160  # most tiles in one forward of the tower: 160 need about 2.5 GB of activations
     fused_layers: bool = True  # our own kernels in the language model's prefill, on a Hopper GPU
     short_last_layer: bool = True  # the language model's last MLP only for the tokens whose logits are used
+    own_sampler: bool = (
+        True  # notes the rating's logits at no cost, and draws from few tokens without sorting all
+    )
     feature_cache_mib: int = 256  # GPU memory for encoded images; 3 to 13 MiB each
 
     @classmethod

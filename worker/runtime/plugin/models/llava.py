@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from sglang.srt.models import llava as stock
 
+from worker.runtime.plugin import rating_sampler
 from worker.runtime.plugin.encoder import Encoder
 from worker.runtime.plugin.feature_cache import FeatureCache
 from worker.runtime.plugin.image_rows import ImageRows, NotOurs, image_rows
@@ -22,6 +23,9 @@ from worker.runtime.plugin.tower_choice import choose_encode
 from worker.runtime.plugin.transport import SharedTiles
 
 log = logging.getLogger(__name__)
+
+# SGLang imports this module before it makes its sampler, and offers no later moment for it.
+rating_sampler.install(PluginSettings.read())
 
 
 class LlavaQwenForCausalLM(stock.LlavaQwenForCausalLM):  # type: ignore[misc]  # SGLang ships no types

@@ -1,0 +1,1 @@
+"""Whether the number in flight that is found is a good one."""
