@@ -19,6 +19,7 @@ from tests.support.http_wire import Break, HttpAnswer, HttpListener, HttpRequest
 from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, rating_logits, tokenise
 from tests.support.sglang_curve import Clockwork, Curve
 from tests.support.sglang_requests import Recorded, asked, image_of, image_sha256, shown
+from tests.support.sglang_script import Asked, Do, Player, Script
 
 SYSTEM_TOKENS = 14  # of the ChatML system line, shared by all prompts of one extra_key
 _TICK_S = 0.02  # of a clockwork
