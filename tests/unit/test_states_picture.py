@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,12 +23,11 @@ def test_every_state_is_reached_and_only_a_retry_leaves_an_ended_one() -> None:
 
 
 @pytest.mark.parametrize("move", DRAWN["MOVES"], ids=lambda move: f"{move.before}-{move.after}")
-def test_the_named_file_has_a_statement_that_makes_the_move(move: object) -> None:
+def test_the_named_file_has_a_statement_that_makes_the_move(move: Any) -> None:
     """A row that is submitted is queued by the column's default, and has no state before."""
-    where, before, after = getattr(move, "where"), getattr(move, "before"), getattr(move, "after")  # noqa: B009
-    statements = (ROOT / where).read_text()
-    if before is None:
+    statements = (ROOT / move.where).read_text()
+    if move.before is None:
         assert "INSERT INTO assessment" in statements
     else:
-        assert f"state = '{before}'" in statements
-        assert f"'{after}'" in statements
+        assert f"state = '{move.before}'" in statements
+        assert f"'{move.after}'" in statements
