@@ -1,4 +1,4 @@
-"""Where an export goes: a file that appears whole or not at all, or standard output."""
+"""Writes an export's file whole or not at all, or to standard output."""
 
 import os
 import secrets

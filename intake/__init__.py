@@ -1,1 +1,1 @@
-"""Intake: a URI to a picture. Fetches bytes within limits that a stranger cannot move, and decodes them in a sandbox."""
+"""Intake: turns a URI into a picture. Fetches bytes within fixed limits, and decodes them in a sandbox."""

@@ -1,8 +1,8 @@
-"""Which addresses images may be fetched from: public ones, and what the operator allowed by name or network.
+"""The address allow-list: images may be fetched from public addresses, and from those that the operator named.
 
-Python's `is_global` is no gate: depending on its version it lets through NAT64 and 6to4 forms of
-169.254.169.254, multicast, deprecated site-local and Azure's wire server. The lists below are the IANA
-special-purpose registries (RFC 6890 and successors) with the metadata services of the large clouds.
+Python's `is_global` is no gate: depending on its version it lets through NAT64 and 6to4 forms of 169.254.169.254,
+multicast, deprecated site-local addresses and Azure's wire server. The lists below are the IANA special-purpose
+registries (RFC 6890 and successors) with the metadata services of the large clouds.
 """
 
 import re

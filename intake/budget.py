@@ -1,4 +1,4 @@
-"""The wall-clock budget of one fetch, which every wait on a socket is cut to."""
+"""The wall-clock budget of one fetch. Every wait on a socket is cut to it."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""data: URIs: the image is in the URI itself."""
+"""Reads data: URIs, which hold the image themselves."""
 
 import binascii
 from base64 import b64decode

@@ -1,4 +1,4 @@
-"""A stranger's bytes to clean pixels, in child processes that may die of them. Nothing is decoded here."""
+"""Decodes untrusted bytes into pixels, in child processes that may die of them. Nothing is decoded in this process."""
 
 import hashlib
 import importlib.util

@@ -1,7 +1,7 @@
-"""A decoder process: reads one image after another from the socket that is its stdin, and answers on it.
+"""The decoder process: reads one image after another from the socket on its stdin, and answers on it.
 
-It alone touches a stranger's pixels. It starts without its parent's environment, knows no secret, and what
-happens to it costs one image. It ends when its parent does, because the socket then ends.
+It alone touches untrusted pixels. It starts without its parent's environment and knows no secret, so its death costs
+one image. It ends when its parent does, because the socket then ends.
 """
 
 import hashlib

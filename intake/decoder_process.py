@@ -1,4 +1,4 @@
-"""The parent's end of one decoder child: started, asked, killed."""
+"""The parent's end of one decoder child: starts, asks and kills it."""
 
 import importlib.util
 import json

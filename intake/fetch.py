@@ -1,4 +1,4 @@
-"""The bytes behind a URI, whatever its scheme, within limits that a stranger cannot move."""
+"""Fetches the bytes behind a URI, whatever its scheme, within limits that a stranger cannot move."""
 
 from typing import Protocol
 

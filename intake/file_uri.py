@@ -1,4 +1,4 @@
-"""file: URIs, below given roots only. Off where no root is given."""
+"""Reads file: URIs below the given roots. Off where no root is given."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What bytes are, by the bytes themselves. What a host or a file name says of them is never trusted."""
+"""Detects a file's format from its bytes. What a host or a file name says is never trusted."""
 
 from moderation.errors import UnsupportedType
 

@@ -1,6 +1,6 @@
-"""What a decoder child and its parent say to each other: a JSON header, then the blobs that it announces.
+"""The wire format between a decoder child and its parent: a JSON header, then the blobs that it announces.
 
-Both sides import this, so it must stay light; the parent takes every answer for a stranger's, and checks it.
+Both sides import this, so it must stay light. The parent treats every answer as untrusted, and checks it.
 """
 
 import json

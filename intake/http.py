@@ -1,4 +1,4 @@
-"""http and https: one GET, a few redirects, and nothing of what a hostile host could do with them."""
+"""Fetches http and https: one GET and a few redirects, bounded against hostile hosts."""
 
 import ssl
 from collections.abc import Iterator

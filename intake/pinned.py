@@ -1,4 +1,4 @@
-"""The network under the HTTP client: connects to checked addresses only, and cuts waits to the budget."""
+"""The network backend of the HTTP client: connects to checked addresses only, and cuts waits to the budget."""
 
 import socket
 import ssl

@@ -1,4 +1,4 @@
-"""Names to addresses, with a deadline that the C library does not offer."""
+"""Resolves names to addresses, with a deadline that the C library does not offer."""
 
 import queue
 import socket

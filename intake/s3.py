@@ -1,4 +1,4 @@
-"""s3: URIs. Endpoint and credentials are configured; a URI only names an object in an allowed bucket."""
+"""Fetches s3: URIs. Endpoint and credentials are configured; a URI only names an object in an allowed bucket."""
 
 import re
 import threading

@@ -1,7 +1,7 @@
-"""What a decoder child may still do once it is ready: compute, and speak on the socket that it has.
+"""The sandbox: once ready, a decoder child may only compute, and speak on the socket that it has.
 
-A fault in a decoder that lets a stranger run code finds no files, no network and no programs here. Linux on
-x86-64 and ARM64 enforces it (seccomp); elsewhere the limits on memory, CPU and file size remain.
+A fault in a decoder that lets a stranger run code finds no files, no network and no programs here. Linux on x86-64
+and ARM64 enforces it (seccomp). Elsewhere the limits on memory, CPU and file size remain.
 """
 
 import platform

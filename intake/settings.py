@@ -1,4 +1,4 @@
-"""Settings of fetching, S3 and decoding: every limit on what a stranger's URI or bytes may cost."""
+"""Settings of fetching, S3 and decoding: every limit on what an untrusted URI or its bytes may cost."""
 
 import os
 from pathlib import Path
@@ -73,9 +73,8 @@ class DecodeSettings(BaseSettings):
     # Evenly from the first to the last, and as many of those that are shown longest. A frame has up to 8 views
     # (pages, profiles, turns), and what is sent at once is bounded (`frames.MAX_VIEWS`).
     frames_judged: int = Field(3, gt=0, le=32)
-    tiles: int = Field(
-        8, ge=0, le=64
-    )  # of a large picture, judged beside it; each costs a judgement. 0: none
+    # Of a large picture, judged beside it; each costs a judgement. 0: none.
+    tiles: int = Field(8, ge=0, le=64)
     tile_ratio: float = Field(4.0, ge=1.5)  # of a picture's sides, from which on it is cut along the longer
     tile_pixels: int = Field(30_000_000, gt=0)  # or from this size on, into four
     perceptual_hash: bool = False  # PDQ; needs the extra `hash`, and doubles the CPU of a photograph

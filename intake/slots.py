@@ -1,4 +1,4 @@
-"""How many connections may be open at once: to one host, and to all."""
+"""Connection limits: how many may be open at once, to one host and to all."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""An http or https URI, taken apart once and strictly: what is checked is what is connected to."""
+"""Parses an http or https URI once and strictly: what is checked is what is connected to."""
 
 import re
 from base64 import b64encode

@@ -46,9 +46,8 @@ class LeaseSettings(BaseSettings):
     lease_s: float = Field(30, gt=0)
     beat_s: float = Field(8, gt=0)  # leaves room for three beats and a slow statement in one lease
     max_attempts: int = Field(5, gt=0)  # charged attempts of a transient failure before it is a failure
-    suspect_crashes: int = Field(
-        2, gt=0
-    )  # deaths with an item in hand before it runs alone under observation
+    # Deaths with an item in hand before it runs alone under observation.
+    suspect_crashes: int = Field(2, gt=0)
     max_crashes: int = Field(10, gt=0)  # an item that takes whole machines down cannot be observed: stop here
     retry_base_s: float = Field(2, gt=0)  # full jitter over base * 2^n
     retry_cap_s: float = Field(300, gt=0)
@@ -106,9 +105,8 @@ class AuditSettings(BaseSettings):
     every_s: float = Field(60, gt=0)
     turn_s: float = Field(2, gt=0)  # of one connection and one core, at most, and what the last slice takes
     rows: int = Field(5000, gt=1)  # of a slice: some tenths of a second
-    heavy_rows: int = Field(
-        200_000, gt=0
-    )  # a batch of more is left to `vetline audit`: one count reads it all
+    # A batch of more is left to `vetline audit`: one count reads it all.
+    heavy_rows: int = Field(200_000, gt=0)
     ids: int = Field(20, gt=0)  # named of each kind of breach
 
 

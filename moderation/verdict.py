@@ -101,9 +101,8 @@ class ImageFacts(BaseModel):
     version: str | None = None
     pdq: str | None = None  # perceptual hash, 64 hexadecimal digits, where it was asked for
     pdq_quality: int | None = None  # 0 to 100
-    views_differ: float | None = (
-        None  # how much two views of a frame differ, in levels of 255; None where hardly
-    )
+    # How much two views of a frame differ, in levels of 255; None where hardly.
+    views_differ: float | None = None
     review_reasons: tuple[str, ...] = ()  # why the picture itself needs a person's look: see REVIEW_REASONS
 
 

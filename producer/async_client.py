@@ -1,8 +1,9 @@
-"""The same client for a service that runs on asyncio.
+"""AsyncClient: the same client for asyncio.
 
-It has no code of its own for submitting: it runs `Client` in threads, as many as there are connections to Postgres.
-A submission is two round trips of a millisecond, in which psycopg lets the interpreter go, so a thread costs some
-50 us of it. A second, asynchronous way to the ledger would be every statement, retry and error twice.
+It has no submission code of its own: it runs `Client` in a thread pool, with as many threads as there are connections
+to Postgres. A submission is two round trips of a millisecond each, during which psycopg releases the interpreter, so
+a thread costs some 50 us of it. A second, asynchronous way to the ledger would double every statement, retry and
+error.
 """
 
 import asyncio

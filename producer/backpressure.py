@@ -1,4 +1,4 @@
-"""Backpressure: how many rows may wait in the ledger before a producer is refused, or made to wait."""
+"""Backpressure: refuses a producer, or makes it wait, when as many rows wait in the ledger as may."""
 
 import threading
 import time

@@ -1,7 +1,7 @@
-"""The checkpoint: how far an enqueue run is, on disk, so that an interrupted one goes on from there.
+"""The checkpoint: how far an enqueue run has come, on disk, so that an interrupted run resumes there.
 
-Written after each committed chunk, so a `kill -9` costs at most one chunk that is submitted again, under the same
-keys. It names the last assessment that was committed: a ledger that does not know it is another ledger, or an older
+It is written after each committed chunk, so a `kill -9` submits at most one chunk again, under the same keys. It
+names the last assessment that was committed. A ledger that does not know that one is another ledger, or an older
 state of it, and everything is submitted again.
 """
 

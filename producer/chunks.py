@@ -1,4 +1,4 @@
-"""Any number of submissions, in chunks of one statement each: what bounds the memory."""
+"""Cuts any number of submissions into chunks of one statement each, which bounds the memory."""
 
 from collections.abc import Iterable, Iterator
 

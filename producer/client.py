@@ -1,4 +1,4 @@
-"""The client of an ingestion service: what `submit` returns is committed, whether or not Redis answers."""
+"""Client: submits images. What `submit` returns is committed, whether or not Redis answers."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Enqueue sources: read, check, submit a chunk, note how far that is; go on there when it was interrupted."""
+"""Enqueues sources: read, check, submit a chunk, write the checkpoint; an interrupted run resumes there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
-"""Pipelined work: while some items are worked on, the next is drawn.
+"""Pipelining: draws the next items while earlier ones are worked on.
 
-A chunk is made by Python and committed by Postgres, and neither needs the other meanwhile: one after the other they take
-half as long again. Two are worked on at once, so that one is with Postgres while the other is written out or read.
+Python makes a chunk and Postgres commits it, and neither needs the other meanwhile. One after the other they take
+half as long again. Two chunks are under way at once: one is with Postgres while the other is written out or read.
 """
 
 from collections import deque

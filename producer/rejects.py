@@ -1,4 +1,4 @@
-"""The file of what was refused: a JSON line each, with the source, the line in it, the reason, and the image."""
+"""Writes the file of rejects: a JSON line each, with source, line, reason and image."""
 
 import json
 from pathlib import Path

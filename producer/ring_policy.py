@@ -1,4 +1,4 @@
-"""When a submission rings: at once while Redis is shallow; the sweeper rings the rest in its order."""
+"""Decides when a submission rings: at once while Redis is shallow; else the sweeper rings it in the relay's order."""
 
 import threading
 import time
@@ -17,9 +17,8 @@ log = get_logger(__name__)
 
 _LOOK_AGAIN_S = 0.5  # a full or absent Redis is asked again no more often than this
 _DOWN_S = 5.0
-_AT_ONCE = (
-    100  # more than that is the relay's, which rings several rows with one message and lets lanes take turns
-)
+# More than that is the relay's, which rings several rows with one message and lets lanes take turns.
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""From what a caller names to checked submissions. No I/O: what sends them is the business of whoever asks."""
+"""Validates what a caller names into submissions. No I/O."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict

@@ -42,9 +42,8 @@ class Plan:
     later: int = 500  # of them, submitted by the new release's producer, while old workers still run
     workers: int = 3
     threads: int = 8
-    latency_s: float = (
-        1.0  # of the scripted judge: 24 items a second leave work for the releases to swap under
-    )
+    # Of the scripted judge: 24 items a second leave work for the releases to swap under.
+    latency_s: float = 1.0
     before_upgrade: float = 0.1
     limit_s: float = 600.0
 

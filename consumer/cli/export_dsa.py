@@ -1,4 +1,4 @@
-"""`vetline export dsa`: drafts of statements of reasons for Unsafe verdicts."""
+"""`vetline export dsa` writes drafts of statements of reasons for Unsafe verdicts."""
 
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""`vetline feed`: verdicts as they come, a JSON object a line; `vetline consumer`: the named ones and their places."""
+"""`vetline feed` prints verdicts as they come, a JSON object a line; `vetline consumer` manages named consumers."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""`vetline verdicts`: verdicts for a person, or as a file for programs, with a report beside them."""
+"""`vetline verdicts` shows verdicts to a person, or writes them as a file for programs, with a report beside it."""
 
 import re
 import sys

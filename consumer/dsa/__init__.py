@@ -1,4 +1,4 @@
 """Drafts of statements of reasons under the EU's Digital Services Act (Article 17), for its Transparency Database.
 
-A draft says what Vetline knows. Whether anything is restricted, on what ground and by whose decision is the platform's.
+A draft says what Vetline knows. The platform decides whether anything is restricted, on what ground and by whom.
 """

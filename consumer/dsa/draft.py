@@ -1,4 +1,4 @@
-"""From an Unsafe verdict to the draft of a statement of reasons, by what its policy says of the category."""
+"""Drafts a statement of reasons for an Unsafe verdict, from what the policy says about the category."""
 
 import json
 from collections.abc import Iterable, Mapping

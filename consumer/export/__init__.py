@@ -1,1 +1,1 @@
-"""Verdicts as files: JSON lines, CSV and Parquet, written aside and put in place when they are whole."""
+"""Exports verdicts as JSON lines, CSV and Parquet. A file is written aside, and renamed when it is whole."""

@@ -1,4 +1,4 @@
-"""The forms that an export takes. Each writes pages of rows, whose columns are those of `moderation.ledger.export`."""
+"""The formats of an export. Each writes pages of rows with the columns of `moderation.ledger.export`."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Parquet with types of its own: numbers as numbers, times in UTC, categories as dictionaries.
+"""Writes Parquet with real types: numbers as numbers, times in UTC, categories as dictionaries.
 
 Needs pyarrow, the extra `parquet`.
 """

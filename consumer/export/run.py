@@ -1,4 +1,4 @@
-"""One export: chosen verdicts into a file or onto standard output, with a report of the same moment beside it."""
+"""Runs one export: filtered verdicts into a file or onto standard output, with a report of the same snapshot beside it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""The feed of verdicts, for whoever comes after: every verdict, in order, none skipped.
+"""The feed of verdicts: every verdict, in order, none skipped.
 
     from vetline import Feed
 
@@ -6,7 +6,7 @@
         for verdict in feed:
             take_down(verdict.key)
 
-`Feed` for threads, `AsyncFeed` for asyncio, from one core. See docs/consumers.md.
+`Feed` is for threads, `AsyncFeed` for asyncio, from one core. See docs/consumers.md.
 """
 
 from consumer.feed.asynchronous import AsyncFeed

@@ -1,4 +1,4 @@
-"""AsyncFeed: the same feed for asyncio. Its steps run in one thread of its own; nothing of the loop is written twice.
+"""AsyncFeed: the feed for asyncio. It runs the steps of `Feed` in one thread of its own, so the loop is written once.
 
 A step cannot be cancelled in its thread: it reads on when its caller is cancelled. What it read is kept for the next
 caller, and is not acknowledged before it was handed out.

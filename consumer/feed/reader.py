@@ -1,4 +1,4 @@
-"""Feed: the loop of reading, waiting and acknowledging, for threads."""
+"""Feed: reads, waits and acknowledges, for threads."""
 
 import bisect
 import os

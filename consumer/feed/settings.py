@@ -1,4 +1,4 @@
-"""Settings of whoever reads the feed."""
+"""Settings of a feed reader."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict

@@ -1,1 +1,1 @@
-"""What a filter does to a collection: counts, the share removed from each group, and warnings before it is deleted."""
+"""Reports what a filter removes from a collection: counts, shares by group, and warnings before anything is deleted."""

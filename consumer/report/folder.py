@@ -1,4 +1,4 @@
-"""A report's folder: report.json for programs, report.md and report.html for people, PNG plots."""
+"""Writes a report's folder: report.json for programs, report.md and report.html for people, PNG plots."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A report for people: Markdown for a pull request or a data card, HTML for a browser. Names are escaped in both."""
+"""Renders a report for people: Markdown for a pull request or a data card, HTML for a browser. Names are escaped in both."""
 
 import html
 import re

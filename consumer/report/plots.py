@@ -1,4 +1,4 @@
-"""The plots of a report as PNG. Needs matplotlib, the extra `plots`."""
+"""Plots a report as PNG. Needs matplotlib, the extra `plots`."""
 
 from pathlib import Path
 from typing import Any

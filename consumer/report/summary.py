@@ -1,4 +1,4 @@
-"""The figures of a report. What has no verdict is counted by its state and is never Safe."""
+"""Computes a report's figures. What has no verdict is counted by its state and is never Safe."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

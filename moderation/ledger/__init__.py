@@ -1,6 +1,7 @@
-"""Every SQL statement of Vetline. Postgres is the ledger; a file a verb.
+"""Every SQL statement of Vetline. Postgres is the ledger. A file holds a verb.
 
-`engine` opens it, `migrate` shapes it, `policies` pins revisions and `registry` keeps them; then the life of an
-assessment: `submit`, `claim`, `ending` (record, fail, try later, give back), `sweep`, `retry`, `reassess`; `reading`
-and `impact` for people.
+`engine` opens the connection, `migrate` shapes the tables, `policies` pins revisions and `registry` keeps them. The
+life of an assessment is in `submit`, `relay`, `claim`, `record`, `outcomes` (fail, try later, give back), `sweep`,
+`retry` and `reassess`. Consumers read through `feed`, `consumers`, `deliveries` and `export`. People read through
+`queries`, `explain`, `failures` and `impact`.
 """

@@ -1,4 +1,4 @@
-"""Who is at work: workers, how they say they are, what they have in hand, and what they have just done."""
+"""Reads who is at work: each worker as it reports itself, what it has in hand, and what it has just done."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The tables of those who come after: the feed's epochs, named consumers, webhooks."""
+"""The tables of those who read verdicts: epochs of the feed, named consumers, webhooks."""
 
 from datetime import datetime
 from typing import Any

@@ -1,9 +1,9 @@
-"""Named consumers: where each has come to, and which process may read under its name.
+"""Named consumers: how far each has read, and which process may read under its name.
 
-A lease with a fence, as claims have it, and not an advisory lock: that one is lost through a pooler that hands
-connections out by transaction, and kept by a process that froze. Slices taken with SKIP LOCKED would let several
-processes read at once, but in no order. So one reads and the others stand by; what it does not acknowledge within
-its lease comes to the next.
+A name is held by a lease with a fence, as a claim is. An advisory lock would be lost through a pooler that hands
+connections out by transaction, and kept by a process that froze. SKIP LOCKED would let several processes read at
+once, but in no order. So one process reads and the others stand by. What it does not acknowledge within its lease
+goes to the next.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Delivery leases on an endpoint: which are due, who has one, and what came of each delivery. One lease at a time, in order.
+"""Delivery leases on an endpoint: which endpoints are due, who holds one, and the result of each delivery.
 
-A delivery lease has a fence, as a claim does: a sender that froze or died loses it, and what it writes later finds no
-row. A verdict counts as delivered once that is committed, so one whose sender died in between is sent again, under
-the same id.
+An endpoint has one lease at a time, so its verdicts go out in order. The lease has a fence, as a claim does: a sender
+that froze or died loses it, and what it writes later finds no row. A verdict counts as delivered once that is
+committed. One whose sender died before the commit is sent again, under the same id.
 """
 
 from collections.abc import Sequence

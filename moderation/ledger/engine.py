@@ -1,4 +1,4 @@
-"""The connection to Postgres, and the one seam where its errors become ours."""
+"""Opens Postgres, and translates its errors into ours in one place."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""All that explains one assessment."""
+"""Reads everything that explains one assessment."""
 
 from typing import Any
 from uuid import UUID

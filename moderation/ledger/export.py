@@ -1,7 +1,7 @@
-"""Verdicts as an export takes them: chosen, in commit order, a page at a time; and the counts of a report.
+"""Reads verdicts for an export, filtered and in commit order, a page at a time; and the counts of a report.
 
-One read-only transaction holds them all, so that a report counts what its file holds. A server-side cursor keeps the
-memory constant on both sides: the order is that of the index `verdict_feed`, so nothing is sorted.
+One read-only transaction holds all of it, so a report counts exactly what its file holds. A server-side cursor keeps
+memory constant on both sides. The order is that of the index `verdict_feed`, so nothing is sorted.
 """
 
 from collections.abc import Generator, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What failed, for whoever has to find out why: groups first, then the items."""
+"""Reads failures for whoever must find the cause: groups first, then the items."""
 
 from enum import StrEnum
 from typing import Any

@@ -1,9 +1,9 @@
-"""The feed: verdicts in the order of their transactions, none of which can come in before another that was read.
+"""The feed: verdicts in commit order, so that nothing can appear before what was already read.
 
-A serial number is no such order: a row with a lower one may be committed later, and whoever read past it misses it.
-Here a transaction's id comes first, and nothing is read from the oldest one that is still open upwards: all below
-have ended, so what they wrote is there to see. The price: a long write transaction anywhere in the cluster holds
-the feed back, for as long as it is open.
+A serial number does not give that order: a row with a lower number may be committed later, and a reader that is past
+it misses it. Here the transaction's id comes first, and nothing is read from the oldest open transaction upwards. All
+transactions below it have ended, so what they wrote is visible. The price: a long write transaction anywhere in the
+cluster holds the feed back while it is open.
 """
 
 from collections.abc import Sequence

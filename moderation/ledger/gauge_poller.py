@@ -1,7 +1,7 @@
-"""Reads the ledger's numbers again and again, so that whoever shows them never waits, and Postgres hardly notices.
+"""Polls the ledger's gauges in the background, so that whoever shows them never waits, and Postgres hardly notices.
 
-An answer serves for its pause, and for fifty times as long as reading it took: however large the ledger is, a watch
-takes at most 2 % of one connection, and twice that while it audits.
+An answer is kept for its pause, or for fifty times as long as it took to read. So a watch takes at most 2 % of one
+connection, however large the ledger is, and twice that while it audits.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""The ledger's gauges, for whoever watches it. Each statement reads an index or a few rows, but for the audit."""
+"""The ledger's gauges. Each statement reads an index or a few rows, except the audit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

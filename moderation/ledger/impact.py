@@ -1,4 +1,4 @@
-"""Impact: what a change of a policy did to the verdicts that were judged again. What has none yet is told apart."""
+"""Impact: what a policy change did to the verdicts that were judged again. Those without a new verdict are counted apart."""
 
 from collections import Counter
 from collections.abc import Iterable

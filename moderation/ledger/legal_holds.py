@@ -1,4 +1,4 @@
-"""Legal holds: what retention may not clear, by whose word and why. A hold that was removed stays listed."""
+"""Legal holds: what retention may not clear, on whose word and why. A removed hold stays listed."""
 
 from dataclasses import dataclass
 from datetime import datetime

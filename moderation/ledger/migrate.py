@@ -1,7 +1,7 @@
-"""Bring a database to this release's tables, by Alembic.
+"""Brings a database to this release's tables, with Alembic.
 
-Alembic is loaded where it is used: it doubles the time that a command takes to start, and most commands only ask
-which revision a database is at.
+Alembic is imported where it is used: it doubles a command's start, and most commands only ask for the database's
+revision.
 """
 
 from collections.abc import Mapping, Sequence

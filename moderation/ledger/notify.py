@@ -1,8 +1,8 @@
-"""Notifies listeners that verdicts were recorded: LISTEN and NOTIFY. Only a hint: whoever waits looks every second as well.
+"""Notifies listeners by NOTIFY that verdicts were recorded. It is only a hint: readers also look every second.
 
-A NOTIFY takes a lock of the whole cluster until its transaction is committed, on disk and all, so it is never part of
-the transaction that records verdicts. It goes in a transaction of its own, which writes nothing that the commit would
-wait for, and one stands for everything that a worker recorded since its last.
+NOTIFY takes a cluster-wide lock until its transaction is on disk, so it is never part of the transaction that records
+verdicts. It goes in a transaction of its own, which writes nothing that the commit would wait for. One notification
+stands for everything that a worker recorded since its last one.
 """
 
 import time

@@ -1,7 +1,7 @@
-"""How an attempt ends without a verdict: failed, put off, or given back. Each is one fenced statement, safe to repeat.
+"""Ends an attempt without a verdict: failed, put off, or given back. Each is one fenced statement, safe to repeat.
 
-A writer whose lease was taken finds no row at its fence and changes nothing. A reply that was lost is settled by
-reading the attempt's own row, never guessed.
+A writer whose lease was taken finds no row at its fence and changes nothing. A lost reply is settled by reading the
+attempt's own row, never by a guess.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Pauses and caps: what is not claimed for now, and how much of a batch or tenant may be under way at once."""
+"""Pauses and caps: what may not be claimed now, and how much of a batch or tenant may run at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

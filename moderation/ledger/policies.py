@@ -1,4 +1,4 @@
-"""The registry of policy revisions. A revision is added, cited and kept; it never changes."""
+"""Pins and loads policy revisions. A revision is added and never changes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

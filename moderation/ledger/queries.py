@@ -1,4 +1,4 @@
-"""What people and reports read from the ledger. Nothing here writes."""
+"""Read-only queries for people and reports."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reassess: judge again what stands under one revision of a policy under another, as new assessments."""
+"""Reassess: submits what was judged under one revision of a policy again under another, as new assessments."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

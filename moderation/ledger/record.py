@@ -1,8 +1,8 @@
-"""Record: verdicts, attempts and states in one statement and one commit, each behind its own fence.
+"""Records verdicts, attempts and states in one statement and one commit, each row behind its own fence.
 
-Many at a time cost one round trip, one flush of the log and an eighth of the CPU that they cost one by one. What goes
-as one group is still answered one by one: a writer whose lease was taken changes nothing and learns it, and the
-others in its group stand.
+A batch costs one round trip, one flush of the log, and an eighth of the CPU that single writes cost. Each row still
+has a result of its own: a writer whose lease was taken changes nothing and learns so, and the others in its batch
+stand.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The registry as policy people use it: list, find, add, retire. `policies` pins and loads for the path of an image."""
+"""The policy registry for people: list, find, add, retire. `policies` pins and loads for the path of an image."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,8 +1,8 @@
-"""The relay: which due rows are rung next. High before the others, a share for low, each lane in its turn.
+"""The relay: chooses which due rows ring next. High priority first, a share for low, and lanes in turn.
 
-A lane is what is of one tenant, batch and policy. Lanes are found in one index step each, however many rows wait in
-them, so a paused or capped batch of millions costs a look and keeps nobody waiting. Within a priority the lanes take
-turns: a bucket submitted overnight does not stand before the ten images of somebody else.
+A lane is what belongs to one tenant, batch and policy. Each lane is found in one index step, however many rows wait
+in it, so a paused or capped batch of millions costs one look and delays nobody. Within a priority the lanes take
+turns: a bucket submitted overnight does not stand before ten images of somebody else.
 """
 
 import random
@@ -19,9 +19,8 @@ from moderation.ledger.sweep import take_the_sweep
 from moderation.ledger.tables import LANE
 
 _LANES = 500  # looked at in one pass for each priority, from a random one on: where there are more, all have their turn
-_LEAST = (
-    50  # rows that a lane may bring at once, so that a few long lanes among many short ones fill the room
-)
+# Rows that a lane may bring at once, so that a few long lanes among many short ones fill the room.
+_LEAST = 50
 
 # 'epoch' stands for what was freed, given back or lost on the way: it goes first, and past a full queue.
 _UNTIL = "CASE WHEN :only_first THEN timestamptz 'epoch' ELSE now() END"

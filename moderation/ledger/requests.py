@@ -1,7 +1,7 @@
-"""Requests that came with an Idempotency-Key: what was asked, and once it is known, what was answered.
+"""Idempotent requests: what came with an Idempotency-Key, and what was answered once that is known.
 
-A row is committed before the submission that it stands for, and hands out the seed of its ids; so a repeat, at once or
-after a crash between the two, submits the same rows, and that changes nothing.
+A row is committed before the submission that it stands for, and hands out the seed of its ids. So a repeat submits
+the same rows, at once or after a crash between the two, and changes nothing.
 """
 
 from dataclasses import dataclass

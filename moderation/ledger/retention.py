@@ -1,7 +1,7 @@
-"""Retention: clear raw outputs and URIs once they are old. What a verdict is and rests on stays: rating, digests, policy.
+"""Retention: clears raw outputs and URIs once they are old. Rating, digests and policy of a verdict stay.
 
-A walk over the ids of assessments, which are in the order of time, a page in a transaction: no lock is held for longer
-than that, an interrupted walk has done what it has done, and a second one finds nothing more to do.
+It walks the ids of assessments, which are in the order of time, a page in a transaction. So no lock is held longer
+than a page, an interrupted walk keeps what it has done, and a second one finds nothing more to do.
 """
 
 from collections.abc import Generator

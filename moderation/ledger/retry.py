@@ -1,4 +1,4 @@
-"""Retry what failed, cancel what has not started. History is kept: attempts stay, the fence goes on growing."""
+"""Retries what failed, and cancels what has not started. History is kept: attempts stay, and the fence keeps growing."""
 
 from datetime import datetime
 from uuid import UUID

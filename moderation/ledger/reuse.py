@@ -1,4 +1,4 @@
-"""Verdicts that answer for the same pixels again: same policy revision, same model, asked in the same way."""
+"""Finds a verdict that answers for the same pixels: same policy revision, same model, asked in the same way."""
 
 from dataclasses import dataclass
 from uuid import UUID

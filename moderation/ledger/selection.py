@@ -1,4 +1,4 @@
-"""Which assessments a command means."""
+"""A selection: which assessments a command means."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The Postgres server itself: what it is set to keep, and whether it takes writes."""
+"""Asks the Postgres server about itself: what it is set to keep, and whether it takes writes."""
 
 from dataclasses import dataclass
 

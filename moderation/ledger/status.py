@@ -1,4 +1,4 @@
-"""How one assessment stands, for whoever asks often: one statement, on the primary keys."""
+"""Reads the state of one assessment, for whoever asks often: one statement, on primary keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

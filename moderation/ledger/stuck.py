@@ -1,7 +1,7 @@
-"""What should have moved and has not: rows whose lease ran out, and rows that were rung and never claimed.
+"""Finds and frees what is stuck: rows whose lease ran out, and rows that were rung and never claimed.
 
-The sweeper of any worker mends both within seconds. This is for whoever does not want to wait for one, or to find out
-what a sweeper that is not there leaves behind.
+A sweeper of any worker mends both within seconds. This is for those who do not want to wait for one, or want to see
+what a missing sweeper leaves behind.
 """
 
 from dataclasses import dataclass

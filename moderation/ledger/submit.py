@@ -1,4 +1,4 @@
-"""Submit: a row for each image and policy, committed before anybody is told."""
+"""Submit: writes a row for each image and policy, committed before any message is sent."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Sweep: free the rows of dead workers, and find what was rung in vain. One sweeper at a time, by advisory lock."""
+"""Sweep: frees the rows of dead workers, and finds rows whose message was lost. One sweeper at a time, by advisory lock."""
 
 from collections.abc import Sequence
 from uuid import UUID

@@ -1,7 +1,7 @@
 """The tables of what is judged, as SQLModel classes. Times carry their zone; constraints carry their names.
 
-`attempt` and `verdict` are append-only, but that retention clears raw outputs, once. SQLModel tables do not validate:
-only checked values are written to them.
+`attempt` and `verdict` are append-only, except that retention clears raw outputs, once. SQLModel tables do not
+validate, so only checked values are written to them.
 """
 
 from datetime import datetime

@@ -1,8 +1,8 @@
-"""Verification of consumers and webhooks: was everything given out that lies before their places?
+"""Verifies consumers and webhooks: was everything before their places given out?
 
-Whoever moves a place counts what was given out on the way. From the place that was verified last to the present one so
-many verdicts must have been counted as there are rows that pass the filter. All rows up to a place were settled before
-the place came there, so one statement sees the place, the count and the rows as they belong together.
+Whoever moves a place counts what was given out on the way. From the place that was verified last to the present one,
+that count must equal the rows that pass the filter. All rows up to a place were settled before the place came there,
+so one statement sees place, count and rows consistently.
 """
 
 from collections.abc import Mapping

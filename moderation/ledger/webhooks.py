@@ -1,4 +1,4 @@
-"""Endpoints as people keep them: add, list, pause, resume, remove, new secrets, and what was set aside."""
+"""Manages webhook endpoints: add, list, pause, resume, remove, rotate secrets, and list what was set aside."""
 
 from dataclasses import dataclass
 from typing import Any

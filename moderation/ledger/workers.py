@@ -1,4 +1,4 @@
-"""Registered workers: each worker process as it says it is, idle ones too, and whether it is still heard."""
+"""Registers worker processes: each as it reports itself, idle ones too, and whether it is still heard."""
 
 import json
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""The HTTP API: three routes for services, and what tells people and probes about it.
+"""The HTTP API: three routes for services, and probes and documentation about it.
 
-Nothing here blocks the event loop: what asks Postgres or parses a body runs in the client's threads, as many as there
-are connections.
+Nothing here blocks the event loop: what asks Postgres or parses a body runs in the client's thread pool, with as many
+threads as there are connections.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Who asks, whether they may, and what they sent: the dependencies of the routes."""
+"""Authenticates and authorises requests, and reads their bodies: the dependencies of the routes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

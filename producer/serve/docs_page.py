@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people. No script, nothing from elsewhere: it reads the same behind any firewall."""
+"""Renders the OpenAPI document as a page. No script and nothing from elsewhere, so it reads the same behind any firewall."""
 
 import json
 from html import escape

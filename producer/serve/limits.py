@@ -1,4 +1,4 @@
-"""How fast each token may ask: a bucket for requests and one for items, filled at a steady rate."""
+"""Rate limits for each token: a token bucket for requests and one for items."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What crosses the wire, in both directions. Strict: a number is no text, and a field that is not known is refused."""
+"""Request and response bodies. Strict: a number is no text, and an unknown field is refused."""
 
 from collections.abc import Sequence
 from datetime import datetime

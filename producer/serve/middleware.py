@@ -1,4 +1,4 @@
-"""What every request passes, before and after the app: how many at once, which Host, which headers, one log line."""
+"""Middleware for every request: bounds concurrency, checks Host, sets headers, writes one log line."""
 
 import time
 from collections.abc import MutableMapping

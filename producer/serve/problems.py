@@ -1,4 +1,4 @@
-"""Every error as application/problem+json (RFC 9457), whoever noticed it."""
+"""Renders every error as application/problem+json (RFC 9457)."""
 
 import math
 from collections.abc import Mapping

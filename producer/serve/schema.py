@@ -1,4 +1,4 @@
-"""The API's OpenAPI document: what FastAPI knows of the routes, with the body and the problems that we answer for."""
+"""Builds the API's OpenAPI document: FastAPI's routes, with our bodies and problems."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Listens, serves until it is told to stop, and lets what is under way end."""
+"""Listens and serves until it is told to stop, then drains what is under way."""
 
 import ipaddress
 import signal

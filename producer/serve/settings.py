@@ -1,4 +1,4 @@
-"""What the API listens on, and how much it lets in."""
+"""Settings of the API: where it listens, and how much it lets in."""
 
 from pathlib import Path
 
@@ -21,9 +21,8 @@ class ServeSettings(BaseSettings):
     tokens: Path | None = None  # the file that `vetline token` writes
     max_body_bytes: int = Field(4_194_304, gt=0)  # 1,000 signed URIs with some metadata have 2 MB
     body_timeout_s: float = Field(20, gt=0)  # a body that takes longer is a slow-loris
-    at_once: int = Field(
-        64, gt=0
-    )  # requests under way; a submission takes milliseconds, so more means that we are stuck
+    # Requests under way; a submission takes milliseconds, so more means that we are stuck.
+    at_once: int = Field(64, gt=0)
     requests_per_s: float = Field(200, gt=0)
     items_per_s: float = Field(5000, gt=0)  # a quarter of what one process can submit
     burst_s: float = Field(5, gt=0)  # of either rate may come at once

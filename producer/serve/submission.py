@@ -1,4 +1,4 @@
-"""A submission through the API: its body checked, its Idempotency-Key honoured, its rows committed. Runs in a thread."""
+"""Submits through the API: checks the body, honours the Idempotency-Key, commits the rows. Runs in a thread."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Who may come in. A file has a line for each token: a name, a role, and the token's SHA-256; never the token."""
+"""Tokens of the API. A file has a line for each: name, role, and the token's SHA-256, never the token."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""What `vetline enqueue` reads: one file here for each kind of source, and `open_source` chooses among them."""
+"""Sources of `vetline enqueue`: a file for each kind, chosen by `open_source`."""
 
 from producer.sources.columns import Columns
 from producer.sources.detect import FileFormat, SourceOptions, open_source

@@ -1,4 +1,4 @@
-"""Which column of a table, or field of an object, is the image, its key and priority, and what is kept with it."""
+"""Maps a table's columns, or an object's fields, to image, key, priority and metadata."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

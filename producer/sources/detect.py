@@ -1,4 +1,4 @@
-"""Which kind of source a word on the command line is."""
+"""Detects which kind of source a word on the command line names."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

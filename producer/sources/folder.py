@@ -1,4 +1,4 @@
-"""A folder, with all that is below it, in the order of its names; bounded by its largest single directory."""
+"""Reads a folder and everything below it, in the order of names. Memory is bounded by its largest single directory."""
 
 import fnmatch
 import os

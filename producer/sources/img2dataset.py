@@ -1,7 +1,7 @@
-"""A data set that img2dataset downloaded: shards, each a Parquet table and a folder of images (output_format=files).
+"""Reads a data set that img2dataset downloaded: shards, each a Parquet table and a folder of images (output_format=files).
 
-Images inside tar files (output_format=webdataset) are refused: no worker reads a tar. Unpack them, or judge what the
-URLs show now with --uri-column url.
+Images inside tar files (output_format=webdataset) are refused, since no worker reads a tar. Unpack them, or judge
+what the URLs show now with --uri-column url.
 """
 
 from collections.abc import Iterator

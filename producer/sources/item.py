@@ -1,7 +1,7 @@
-"""What a source yields, and what every source is.
+"""What a source yields, and the protocol of every source.
 
-A source is read in an order that stays the same, so that reading can go on behind a place that was reached before;
-and each image has a key that stays the same while the image does, so that enqueuing it again adds only what is new.
+A source is read in a stable order, so that reading can resume behind a place that was reached before. Each image has
+a key that is stable while the image is, so that enqueuing again adds only what is new.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""JSON lines: an object on each, or a URI as a string."""
+"""Reads JSON lines: an object on each, or a URI as a string."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Lines of text, each a URI, a file or a folder; empty ones and comments (#) are passed over."""
+"""Reads lines of text, each a URI, a file or a folder. Empty lines and comments (#) are skipped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

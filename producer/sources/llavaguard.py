@@ -1,7 +1,7 @@
-"""LlavaGuard-DS as it is published: id, url, rating, category and policy, as CSV; or its build's JSON, with images.
+"""Reads LlavaGuard-DS as published: id, url, rating, category and policy, as CSV; or its build's JSON, with images.
 
-What people said about an image stands in its metadata as `expected_rating` and `expected_category`, and the text that
-they judged it under as `policy_sha256`, so that verdicts can be held against it. It is judged under --policy.
+People's labels go into the metadata as `expected_rating` and `expected_category`, and the text that they judged under
+as `policy_sha256`, so that verdicts can be compared with them. Images are judged under --policy.
 """
 
 import hashlib

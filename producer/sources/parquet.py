@@ -1,4 +1,4 @@
-"""Parquet, a row group at a time. Its reader, pyarrow, comes with the extra `parquet`."""
+"""Reads Parquet, a row group at a time. Needs pyarrow, the extra `parquet`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""All objects below an s3:// prefix, a page of the listing at a time. boto3 comes with the extra `s3`.
+"""Lists all objects below an s3:// prefix, a page at a time. Needs boto3, the extra `s3`.
 
 Credentials, region and endpoint are those of the AWS command line: AWS_*, profiles, instance roles. A listing is in
-the order of its keys, so it goes on behind any key.
+the order of keys, so it resumes behind any key.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""One image: a file or a URI."""
+"""Reads one image: a file or a URI."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""CSV and TSV with a header."""
+"""Reads CSV and TSV with a header."""
 
 import csv
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Lists as text: opened plain or gzipped, or from standard input; read line by line, each line bounded."""
+"""Opens lists of text, plain, gzipped or from standard input, and reads them line by line. Each line is bounded."""
 
 import gzip
 import sys

@@ -1,4 +1,4 @@
-"""Fields of a row that look as if they were meant, and that no option says to use."""
+"""Finds fields of a row that look meant, and that no option uses."""
 
 from collections.abc import Callable, Collection
 

@@ -14,9 +14,8 @@ from enum import StrEnum
 
 _FIRST_STEP = 2.0
 _LOOK_UP, _LOOK_DOWN = 1.5, 0.8
-_CLOSE = (
-    1.25  # two limits nearer to each other than this are not told apart: the rate between them hardly differs
-)
+# Two limits nearer to each other than this are not told apart: the rate between them hardly differs.
+_CLOSE = 1.25
 _ENOUGH, _LOOK_ENOUGH = 0.99, 0.995  # of the best rate: a smaller limit that brings so much is preferred
 _WORTH_GROWING = 1.015  # in a look; the first search goes on unless it loses
 _WORTH_TWO_STEPS = 1.02

@@ -8,9 +8,8 @@ from worker.doctor.check import Check, CheckState
 from worker.runtime import weights
 from worker.runtime.settings import HubSettings, RuntimeSettings
 
-_TO_DOWNLOAD = (
-    8_000_000_000  # LlavaGuard 0.5B is 1.8 GB, its tower 3.5 GB, and each is written before it is moved
-)
+# LlavaGuard 0.5B is 1.8 GB, its tower 3.5 GB, and each is written before it is moved.
+_TO_DOWNLOAD = 8_000_000_000
 
 
 def model(runtime: RuntimeSettings) -> Iterator[Check]:

@@ -22,9 +22,8 @@ from worker.events.event_batching import wants_tasks
 from worker.events.outcome import Outcome, judged, not_judged
 
 EVERY_S = 1.0
-_MOST_UNTOLD = (
-    10_000  # rows that ended while nobody was told, as in a reconnection; the ledger knows them all
-)
+# Rows that ended while nobody was told, as in a reconnection; the ledger knows them all.
+_MOST_UNTOLD = 10_000
 
 _here = threading.local()  # the task of this thread
 _steps: dict[str, str] = {}  # by task id; written by the tasks' threads, read by the hub's

@@ -12,9 +12,8 @@ from worker.health.readiness import Readiness
 log = structlog.get_logger()
 
 _LOOK_EVERY_S = 0.5
-_IDLE_LOOK_S = (
-    5.0  # while nothing is in hand: else an image would be the first to meet a runtime that is gone
-)
+# While nothing is in hand: else an image would be the first to meet a runtime that is gone.
+_IDLE_LOOK_S = 5.0
 _START = "start"
 # The conditions' names for what is down, by the error's code. "runtime" is left to whoever starts one.
 _NAMES = {

@@ -82,9 +82,8 @@ class AskSession:
     chatml: bool = True
     salvage: bool = True
     wants_p: bool = True  # P(unsafe) from the answer's own rating token
-    notes_rating: bool = (
-        False  # the server hands out the rating's logits unasked, so that no logprobs need be asked for
-    )
+    # The server hands out the rating's logits unasked, so that no logprobs need be asked for.
+    notes_rating: bool = False
     scaled_logprobs: bool = True
     tokens: PromptTokens | None = None  # None: prompts go as text
     asks: list[Ask] = field(default_factory=list)

@@ -30,20 +30,16 @@ class OpenNsfwSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VETLINE_OPEN_NSFW_", frozen=True, extra="ignore")
 
-    unsafe_from: float = Field(
-        0.5, ge=0, le=1
-    )  # the middle of the scale: the more probable of the two answers
+    # The middle of the scale: the more probable of the two answers.
+    unsafe_from: float = Field(0.5, ge=0, le=1)
     review_from: float = Field(0.2, ge=0, le=1)  # between these two a person should look, whatever the rating
     review_to: float = Field(0.8, ge=0, le=1)
-    sensitive_from: float = Field(
-        0.2, ge=0, le=1
-    )  # a sensitive category permits nothing that is not probably safe
-    threads: int = Field(
-        1, gt=0
-    )  # of one inference; 1, so that images side by side do not fight over the cores
-    parallel: int | None = Field(
-        default=None, gt=0
-    )  # inferences side by side, of 50 MB each; None: one a core
+    # A sensitive category permits nothing that is not probably safe.
+    sensitive_from: float = Field(0.2, ge=0, le=1)
+    # Of one inference; 1, so that images side by side do not fight over the cores.
+    threads: int = Field(1, gt=0)
+    # Inferences side by side, of 50 MB each; None: one a core.
+    parallel: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _in_order(self) -> "OpenNsfwSettings":

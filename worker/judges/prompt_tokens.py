@@ -25,9 +25,8 @@ log = structlog.get_logger()
 # A server that was exchanged while no connection of ours was open is asked anew within this time, which is shorter than
 # a cold start. Three calls a minute cost nothing.
 KEPT_S = 20.0
-MOST_TEXTS = (
-    256  # a policy has one, and one for each rating and category where rationales are asked for apart
-)
+# A policy has one, and one for each rating and category where rationales are asked for apart.
+MOST_TEXTS = 256
 
 
 @dataclass(frozen=True, slots=True)

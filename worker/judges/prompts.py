@@ -14,9 +14,8 @@ from moderation.errors import PolicyUnsupported
 from moderation.policy import refuse_special_tokens
 
 IMAGE = "<image>"
-IMAGE_TOKEN_ID = (
-    151646  # where LLaVA-OneVision's tokenizer has it, and where SGLang's model class looks for it
-)
+# Where LLaVA-OneVision's tokenizer has it, and where SGLang's model class looks for it.
+IMAGE_TOKEN_ID = 151646
 END_TOKEN_ID = 151645  # <|im_end|>
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"

@@ -1,7 +1,7 @@
-"""Records what threads have judged in batches. One statement and one commit for all that has come in.
+"""The batch recorder: records what threads have judged in batches, one statement and one commit each.
 
-A group is what came while the one before it was written, so it grows with the load and an idle worker's verdict waits
-for nobody. Each verdict keeps its own fence and its own answer.
+A batch is what came in while the one before it was written. So it grows with the load, and an idle worker's verdict
+waits for nobody. Each verdict keeps its own fence and its own result.
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Claims: the rows of a message become claims of this worker, or stay where they are."""
+"""The claimer: claims the rows of a message for this worker, and leaves suspects for a moment alone."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the path of an image works with, shared by all threads of a process."""
+"""The fetcher, the decoder, the judge and the limiter, shared by all threads of a process."""
 
 import time
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Fan-out: rows that came in one message are worked on by several threads at once.
+"""Fan-out: several threads work on the rows of one message at once.
 
-A message is Celery's and has a thread of Celery's pool, which works on the first of its rows. Where the judge is slow
-the others are shared out among threads of our own, so that a runtime is asked about all of them at once.
+Celery gives a message one thread of its thread pool, which works on the first rows. Where the judge is slow, the
+other rows go to a thread pool of our own, so that the runtime is asked about all of them at once.
 """
 
 import threading

@@ -1,7 +1,8 @@
-"""The observed child of an isolated run: reads one suspect a line, walks the path, writes one answer a line.
+"""The child process of an isolated run: reads one suspect a line, assesses it, writes one answer a line.
 
-Ends when its standard input does, also in the middle of an item, so it does not outlive its worker. A supervisor may
-send SIGTERM to all of a service's processes at once: it is the worker's to heed, since a death here condemns the item.
+It ends when its standard input does, even in the middle of an item, so it does not outlive its worker. A supervisor
+may send SIGTERM to all processes of a service at once; the child leaves that to the worker, since a death here
+condemns the item.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""The isolated run: a suspect is judged alone in a child process, and only a death seen from here condemns it.
+"""The isolated run: a suspect is judged alone in a child process, and only a death observed there condemns it.
 
-A count of crashes cannot tell the item that kills from its neighbours that were in hand when somebody else killed
-the worker. So an item that was in hand at two deaths is not set aside; it walks the same path once more in a
-process of its own. If that process dies while this one lives to see it, the item is poison. If this one is killed
-as well, nothing was proved, and it is tried again, up to the ledger's bound.
+A count of crashes cannot tell the item that kills from its neighbours, which were in hand when something else killed
+the worker. So an item that was in hand at two deaths is not set aside. It takes the same path once more, in a process
+of its own. If that process dies while this one lives to see it, the item is poison. If this one is killed as well,
+nothing was proved, and it is tried again, up to the ledger's bound.
 """
 
 import json

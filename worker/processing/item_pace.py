@@ -1,10 +1,9 @@
-"""Item pace: how long an item takes here; so how many a thread may take on at once, and how long a verdict may wait."""
+"""Item pace: the mean time of an item here. It bounds the rows of a thread, and a verdict's wait for its batch."""
 
 import threading
 
-_AT_ONCE_S = (
-    0.1  # of work: more would wait behind others in this thread, leased, while other threads were free
-)
+# Of work: more would wait behind others in this thread, leased, while other threads were free.
+_AT_ONCE_S = 0.1
 _WEIGHT = 0.1  # of the newest item in the mean
 # How long a verdict waits for others to be written with: an eighth of what it took, within these bounds. What a worker that
 # dies has not written is judged again, so they are short.

@@ -35,18 +35,18 @@ class RuntimeSettings(BaseSettings):
     revision: str = "main"  # of the repository: a branch, a tag or a commit
     tower: str | None = None  # the vision tower in place of the one that the model's configuration names
     architectures: tuple[str, ...] = ("LlavaQwenForCausalLM",)  # what the configuration may say that it is
+    # Download nothing: what is not there is an error.
     offline: bool = Field(
         default=False, validation_alias=AliasChoices("VETLINE_RUNTIME_OFFLINE", "HF_HUB_OFFLINE")
-    )  # download nothing: what is not there is an error
+    )
     hub_token: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
     )
     python: Path = Path(sys.executable)  # the interpreter that has sglang
     command: CommandLine = ""  # in place of `PYTHON -m sglang.launch_server`; our flags follow it
     flags: CommandLine = ""  # more flags for it, after ours, so that they win
-    plugin: bool = (
-        True  # our image processor and model class: 58 images/s instead of 2.3 (bench/gpu/NOTES.md)
-    )
+    # Our image processor and model class: 58 images/s instead of 2.3 (bench/gpu/NOTES.md).
+    plugin: bool = True
     device: Literal["cuda", "cpu"] = "cuda"
 
     # --- flags with a meaning of their own
@@ -58,14 +58,12 @@ class RuntimeSettings(BaseSettings):
     # GPU memory for weights and cache. The tower's activations (2.5 GB) and the graphs need the rest.
     memory_fraction: float = Field(0.7, gt=0, lt=1)
     watchdog_s: int = Field(120, gt=0)  # a scheduler stuck in one step for so long ends its server
-    image_timeout_s: int = Field(
-        60, gt=0
-    )  # an image's wait for the image pool; SGLang's 10 s are too few at 64
+    # An image's wait for the image pool; SGLang's 10 s are too few at 64.
+    image_timeout_s: int = Field(60, gt=0)
 
     # --- its start
-    start_timeout_s: float = Field(
-        1200, gt=0
-    )  # 60 to 170 s on an H100; kernels compiled anew take many minutes
+    # 60 to 170 s on an H100; kernels compiled anew take many minutes.
+    start_timeout_s: float = Field(1200, gt=0)
     first_answer_s: float = Field(300, gt=0)  # the first image compiles what is left to compile
     starts: int = Field(5, gt=0)  # failed in a row, and the worker ends with exit code 75
     restart_delay_s: float = Field(1, gt=0)  # doubles with each failure in a row
@@ -84,9 +82,8 @@ class RuntimeSettings(BaseSettings):
     recycle_s: float = Field(_DAY_S, gt=0)  # give or take a tenth, so that a fleet does not recycle at once
     # Beyond what it held when it became ready; reports of leaks are of gigabytes a day.
     growth_mib: int = Field(16384, gt=0)
-    gpu_growth_mib: int = Field(
-        8192, gt=0
-    )  # 2,500 for the tower's activations come with the first full batch
+    # 2,500 for the tower's activations come with the first full batch.
+    gpu_growth_mib: int = Field(8192, gt=0)
     memory_every_s: float = Field(10, gt=0)
     drain_s: float = Field(60, gt=0)  # for what is in flight, before a planned stop
 

@@ -23,9 +23,8 @@ class WebhookSettings(BaseSettings):
     max_response_bytes: int = Field(16_384, gt=0)  # nothing in it is of use; past it the connection is closed
     retry_base_s: float = Field(5, gt=0)  # doubled with each failure in a row, and drawn from its upper half
     retry_cap_s: float = Field(3600, gt=0)
-    give_up_s: float = Field(
-        86_400, gt=0
-    )  # of failures in a row; then the verdict is set aside and the next is tried
+    # Of failures in a row; then the verdict is set aside and the next is tried.
+    give_up_s: float = Field(86_400, gt=0)
     senders: int = Field(32, gt=0)  # threads of a worker; each waits for one endpoint
     turn_s: float = Field(20, gt=0)  # of one endpoint, if there is so much to send; then others have theirs
     lease_s: float = Field(60, gt=0)  # outlasts the longest delivery; from a sender that died to the next

@@ -1,4 +1,4 @@
-"""Each assessment against its attempts and its verdict, by primary key: a slice is one snapshot, so nothing moves in it."""
+"""Audits each assessment against its attempts and verdict, by primary key. A slice is one snapshot, so nothing moves."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,9 +1,10 @@
-"""Attempts against the fence, and against what was charged.
+"""Audits attempts against the fence, and against what was charged.
 
-A retry begins both counts anew, and leaves no row of its own: an attempt that ended the assessment says where. So the
-counts are those of the attempts after the last one that failed it, or up to that one while it stands failed.
+A retry restarts both counts and leaves no row of its own, but an attempt that ended the assessment marks the place.
+So the counts are those of the attempts after the last one that failed it, or up to that one while it stands failed.
 
-Each is SQL that is true of a row at fault. a: its assessment. t: its attempts, summed up. l: that of its fence.
+Each check is SQL that is true of a faulty row. a: its assessment. t: its attempts, summed up. l: the attempt of its
+fence.
 """
 
 # A sweep that frees the tenth claim of a dead worker ends the assessment, as a failure does.

@@ -1,4 +1,4 @@
-"""The tally against the rows that it counts, batch by batch. What has no batch is counted in one go."""
+"""Audits the tally against the rows that it counts, batch by batch. Rows without a batch are counted in one go."""
 
 from sqlalchemy import Connection, Engine, text
 

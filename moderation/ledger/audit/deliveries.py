@@ -1,4 +1,4 @@
-"""Places of consumers and webhooks, and what webhooks set aside, against the verdicts that there are."""
+"""Audits the places of consumers and webhooks, and what webhooks set aside, against the verdicts."""
 
 from sqlalchemy import Engine, text
 

@@ -1,7 +1,7 @@
-"""Every verdict reachable by the feed: found by primary key, and then given out by the feed's own reader, in order.
+"""Audits that the feed gives out every verdict: found by primary key, then looked for with the feed's own reader, in order.
 
-A verdict is looked for where its place says: the reader pages from just before the first of a slice to behind its last.
-What a transaction that is still open holds back is no breach; it is looked for in the next round.
+The reader pages from just before the first verdict of a slice to just after its last. What an open transaction holds
+back is no breach: it is looked for in the next round.
 """
 
 import random

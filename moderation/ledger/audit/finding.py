@@ -1,4 +1,4 @@
-"""What an audit found, and how much it may take to find it."""
+"""What an audit found, and the allowance of time and rows that it works within."""
 
 import time
 from collections.abc import Iterable, Iterator

@@ -1,6 +1,6 @@
-"""States against what proves them: an open row has a ring or a lease, an ended one its time, a failed one its code.
+"""Audits states against their evidence: an open row has a ring or a lease, an ended one its time, a failed one its code.
 
-Each is SQL that is true of a row at fault. a: its assessment. v: its verdict. r: its policy revision.
+Each check is SQL that is true of a faulty row. a: its assessment. v: its verdict. r: its policy revision.
 """
 
 _ENDED = "a.state IN ('done', 'failed', 'cancelled')"

@@ -1,7 +1,7 @@
-"""A turn at the audit: a few seconds of it each minute, by whichever worker comes first. Its place is kept between turns.
+"""Takes a turn at the audit: a few seconds each minute, in whichever worker comes first. Its place is kept between turns.
 
-When a part has come to its end it begins anew, so that a breach stands in the numbers until a whole round has passed
-without it.
+A part that has come to its end begins again, so a breach stays in the numbers until a whole round has passed without
+it.
 """
 
 import random

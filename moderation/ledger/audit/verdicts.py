@@ -1,6 +1,6 @@
-"""Verdicts against the attempts, revisions and verdicts that they rest on.
+"""Audits verdicts against the attempts, revisions and verdicts that they rest on.
 
-Each is SQL that is true of a row at fault. a: its assessment. v: its verdict. t: its attempts, summed up.
+Each check is SQL that is true of a faulty row. a: its assessment. v: its verdict. t: its attempts, summed up.
 """
 
 CONDITIONS = {

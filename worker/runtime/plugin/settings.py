@@ -18,16 +18,14 @@ class PluginSettings:
 
     image_threads: int = 0  # threads that decode and tile; 0: one for every two CPU cores, at least 2
     image_timeout_s: float = 60.0  # from a request's arrival to its tiles, the wait for a thread included
-    max_image_side_px: int = (
-        0  # shrink larger images first; 0: never. It changes what the model sees (README.md)
-    )
+    # Shrink larger images first; 0: never. It changes what the model sees (README.md).
+    max_image_side_px: int = 0
     fused_tower: bool = True  # our own SigLIP forward instead of the stock module's, where there is a GPU
     tower_tiles: int = 160  # most tiles in one forward of the tower: 160 need about 2.5 GB of activations
     fused_layers: bool = True  # our own kernels in the language model's prefill, on a Hopper GPU
     short_last_layer: bool = True  # the language model's last MLP only for the tokens whose logits are used
-    own_sampler: bool = (
-        True  # notes the rating's logits at no cost, and draws from few tokens without sorting all
-    )
+    # Notes the rating's logits at no cost, and draws from few tokens without sorting all.
+    own_sampler: bool = True
     feature_cache_mib: int = 256  # GPU memory for encoded images; 3 to 13 MiB each
 
     @classmethod

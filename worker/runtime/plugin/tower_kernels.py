@@ -4,9 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-PATCH_COLUMNS = (
-    640  # 3 * 14 * 14 = 588 numbers of a patch, padded so that the matrix product's rows are aligned
-)
+# 3 * 14 * 14 = 588 numbers of a patch, padded so that the matrix product's rows are aligned.
+PATCH_COLUMNS = 640
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]  # Triton's decorator has no types
