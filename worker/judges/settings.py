@@ -44,7 +44,7 @@ class SglangSettings(BaseSettings):
     skip_below: Share = 0.5  # P(unsafe), as the model gave it
     p_unsafe: Literal["generation", "question", "off"] = "generation"
     calibration: Path | None = None  # a file that `vetline calibrate` wrote, or a folder of them
-    # P(unsafe), calibrated where it can be, from which a verdict needs review,.
+    # P(unsafe), calibrated where it can be, from which a verdict needs review.
     review_from: Share | None = None
     review_to: Share | None = None  # and up to which
 
