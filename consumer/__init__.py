@@ -1,0 +1,1 @@
+"""Who reads verdicts: evaluation, and whatever else comes after the ledger."""
