@@ -1,6 +1,5 @@
 """`vetline policy`: the registry of policies, for the people who write them."""
 
-import getpass
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +9,13 @@ import typer
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.reading import Json
+from moderation.cli import gate as gates
 from moderation.cli.reassessing import impact
-from moderation.errors import BadSetting, BadSource, PolicyError, UnknownPolicy
+from moderation.cli.signature import login_name, plain_words
+from moderation.errors import BadSource, PolicyError, UnknownPolicy
 from moderation.ledger import registry
 from moderation.ledger.registry import Entry
 from moderation.policy import PolicyRevision, describe_diff, load_policy, parse_ref, token_bound, warnings
-from moderation.policy.text import check_text
 
 commands = typer.Typer()
 _policy = typer.Typer(
@@ -23,6 +23,10 @@ _policy = typer.Typer(
 )
 commands.add_typer(_policy, name="policy")
 _policy.command()(impact)
+_policy.command()(gates.gate)
+_policy.command()(gates.check)
+_policy.command()(gates.activate)
+_policy.command()(gates.releases)
 
 Ref = Annotated[str, typer.Argument(metavar="ID[@REV]", help="A policy, or one revision of it.")]
 _TABLE = {
@@ -160,29 +164,13 @@ def _read(file: str) -> PolicyRevision:
         raise BadSource(f"no policy file {file!r}: {getattr(exc, 'strerror', None) or exc}") from None
 
 
-def login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user often has no name
-        raise BadSetting("who adds it? your login has no name here: say --by") from None
-
-
-def plain_words(option: str, text: str) -> str:
-    try:
-        return check_text(text.strip())
-    except ValueError as exc:
-        raise BadSetting(f"{option} {exc}") from None
-
-
 def _warn(policy: PolicyRevision) -> None:
     for line in warnings(policy):
         talk(f"warning: {line}")
 
 
 def _state(entry: Entry) -> str:
-    if entry.retired_at is not None:
-        return f"retired on {entry.retired_at:%Y-%m-%d}"
-    return "current" if entry.current else "older"
+    return f"retired on {entry.retired_at:%Y-%m-%d}" if entry.retired_at is not None else entry.state
 
 
 def _row(entry: Entry) -> dict[str, Any]:
