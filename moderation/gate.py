@@ -20,9 +20,12 @@ from moderation.errors import BadSource, PolicyError
 
 _BOUNDS = ("value", "lower95", "upper95")
 _MEASURES = frozenset(
-    "recall specificity precision accuracy category_accuracy per balanced_accuracy f1 f2 mcc pes flips unassessed auroc "
-    "auprc recall_at_fpr_1 recall_at_fpr_5 ece brier log_loss band calibrated category group".split()
-)
+    {
+        "recall", "specificity", "precision", "accuracy", "category_accuracy", "per", "balanced_accuracy", "f1", "f2",
+        "mcc", "pes", "flips", "unassessed", "auroc", "auprc", "recall_at_fpr_1", "recall_at_fpr_5", "ece", "brier",
+        "log_loss", "band", "calibrated", "category", "group",
+    }
+)  # fmt: skip
 _REGRESSION = ("accuracy", "recall", "specificity")
 _BOUND_RULE = re.compile(
     r"(?P<path>[^<>=()]+?)\s*(?P<op>>=|<=|>|<)\s*(?P<value>\d+(?:\.\d+)?|\.\d+)(?P<percent>\s*%)?"
@@ -108,7 +111,8 @@ class Gate(BaseModel):
 def read_gate(path: Path) -> Gate:
     """Raises BadSource where it cannot be read, PolicyError naming the field."""
     try:
-        return Gate.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        # BaseLoader: every scalar is a text, for a digest of digits alone is no number.
+        return Gate.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader))  # noqa: S506 - makes texts, lists and maps alone
     except (OSError, UnicodeDecodeError) as exc:
         raise BadSource(f"{path}: cannot be read") from exc
     except yaml.YAMLError as exc:

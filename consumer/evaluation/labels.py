@@ -80,17 +80,17 @@ def labelled(
     row: Mapping[str, Any], columns: Mapping[str, str | None], groups: Sequence[str], *, uri: str
 ) -> Labelled:
     """A row as it is meant. What cannot be meant is a problem, and counted."""
-    value = lambda field: row.get(columns[field]) if columns[field] else None  # noqa: E731 - read four times, below
-    name = "" if value("row") is None else str(value("row"))
-    unsafe = _rating(value("label"))
+    value = {field: row.get(column) if column else None for field, column in columns.items()}
+    name = "" if value["row"] is None else str(value["row"])
+    unsafe = _rating(value["label"])
     if unsafe is None:
-        return Labelled(name, uri, problem=f"label {str(value('label'))[:40]!r} is neither Safe nor Unsafe")
-    text, policy = _policy(value("policy"))
+        return Labelled(name, uri, problem=f"label {str(value['label'])[:40]!r} is neither Safe nor Unsafe")
+    text, policy = _policy(value["policy"])
     return Labelled(
         row=name,
         uri=uri,
         unsafe=unsafe,
-        category=category_id(value("category")),
+        category=category_id(value["category"]),
         policy=policy,
         text=text,
         groups=tuple(None if (found := row.get(group)) is None else str(found) for group in groups),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from consumer.evaluation.labels import Labelled, LabelColumns, digest_of, labelled, settled
+from consumer.evaluation.labels import LabelColumns, Labelled, digest_of, labelled, settled
 from moderation.assessment import SCHEMES
 from moderation.errors import BadSetting, BadSource
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from moderation.cli import gate as gates
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.reading import Json
-from moderation.cli import gate as gates
 from moderation.cli.reassessing import impact
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSource, PolicyError, UnknownPolicy

@@ -11,8 +11,8 @@ import typer
 from moderation.cli.exporting import counting
 from moderation.cli.opening import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cli.signature import login_name, plain_words
 from moderation.cli.reading import Json
+from moderation.cli.signature import login_name, plain_words
 from moderation.errors import InvalidSubmission
 from moderation.ledger.hold import Held, add_hold, holds, remove_hold
 from moderation.ledger.retention import Cleared, clear_raw, clear_uris
