@@ -103,7 +103,7 @@ def evaluate(
 
     What has no verdict is counted by its code and never scored: exit code 3.
     """
-    _check_installed()
+    check_installed()
     from consumer.evaluation.labels import LabelColumns
     from consumer.evaluation.report import SEED
 
@@ -214,7 +214,7 @@ def wait_for_batch(engine: Engine, batch: str, *, sleep: Callable[[float], None]
             sleep(_LOOK_S)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     try:
         import scipy  # noqa: F401
         import sklearn  # noqa: F401

@@ -100,12 +100,12 @@ def compare(
 
 def show_comparison(found: Mapping[str, Any]) -> None:
     """Differences, slices and flips for a person."""
-    from consumer.evaluation.pages import TITLES, figure
+    from consumer.evaluation.pages import TITLES, figure, p_value
 
     test, turned = found["mcnemar"], found["flips"]
     typer.echo(
         f"\nagainst {found['run']}: {found['paired_rows']} rows in both, {test['only_after']} gained, "
-        f"{test['only_before']} lost, McNemar's exact p {test['p']:.4f}"
+        f"{test['only_before']} lost, McNemar's exact p {p_value(test['p'])}"
     )
     for why, n in found["left_out"].items():
         talk(f"left out: {n} {why}")
@@ -119,7 +119,9 @@ def show_comparison(found: Mapping[str, Any]) -> None:
         for name, each in found["differences"].items()
     )
     print_table(differences, {"of": "difference of", "by": "after - before", "from": "95 % from", "to": "to"})
-    slices = ({"slice": name, **each} for name, each in found["slices"].items())
+    slices = (
+        {"slice": name, **each, "p_holm": p_value(each["p_holm"])} for name, each in found["slices"].items()
+    )
     print_table(
         slices,
         {"slice": "slice", "n": "n", "only_after": "gained", "only_before": "lost", "p_holm": "p by Holm"},

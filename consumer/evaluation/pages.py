@@ -63,6 +63,10 @@ def figure(name: str, value: float | None) -> str:
     return f"{value:.3f}" if name in _RAW else f"{100 * value:.1f} %"
 
 
+def p_value(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
 def table_rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """Measure, value, 95 % interval, n, of all that the run has."""
     for name in SHOWN:
@@ -121,7 +125,8 @@ def _scope(evaluation: Evaluation) -> str:
 def _plot(path: Path, title: str) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     said = html.escape(title)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
+    wide = ' class="wide"' if path.name == "slices.png" else ""
+    return f'<figure{wide}><img src="data:image/png;base64,{data}" alt="{said}"><figcaption>{said}</figcaption></figure>'
 
 
 def _slices(metrics: Mapping[str, Any]) -> list[str]:
@@ -155,7 +160,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
     test = comparison["mcnemar"]
     said = (
         f"{comparison['paired_rows']:,} rows scored in both. {test['only_after']} gained, {test['only_before']} lost; "
-        f"McNemar's exact p {test['p']:.4f}. To Unsafe {found['to_unsafe']}, to Safe {found['to_safe']}."
+        f"McNemar's exact p {p_value(test['p'])}. To Unsafe {found['to_unsafe']}, to Safe {found['to_safe']}."
     )
     differences = [
         (
@@ -167,7 +172,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[str]:
         if each["value"] is not None
     ]
     slices = [
-        (name, f"{each['n']:,}", str(each["only_after"]), str(each["only_before"]), f"{each['p_holm']:.4f}")
+        (name, f"{each['n']:,}", str(each["only_after"]), str(each["only_before"]), p_value(each["p_holm"]))
         for name, each in comparison["slices"].items()
     ]
     flips = [
@@ -239,6 +244,7 @@ td {{ overflow-wrap: anywhere }} td:not(:last-child) {{ white-space: nowrap }}
 .warn h2 {{ margin: .4rem 0; color: #9a1b1b }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; margin: 1.5rem 0 }}
 figure {{ margin: 0 }} figure img {{ width: 100%; max-width: 36rem; height: auto }}
+.wide {{ grid-column: 1 / -1 }} .wide img {{ max-width: 52rem }}
 figcaption {{ color: #57606a; font-size: .9rem }}
 </style>
 {body}

@@ -428,6 +428,9 @@ $$;
 CREATE FUNCTION vetline_id_beside(id uuid, seed text) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT (left(id::text, 15) || substr(m, 1, 3) || '-8' || substr(m, 4, 3) || '-' || substr(m, 7, 12))::uuid
     FROM md5(seed) AS m
+$$;
+CREATE FUNCTION vetline_id_of_time(at timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+    SELECT (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '70008000000000000000')::uuid
 $$
 """
 
@@ -539,7 +542,8 @@ def downgrade() -> None:
         "DROP TABLE policy_release, policy_gate, evaluation_item, evaluation_run, shadow, golden_item, golden_rate"
     )
     op.execute(
-        "DROP FUNCTION vetline_submitted(), vetline_drawn(text, double precision), vetline_id_beside(uuid, text), "
+        "DROP FUNCTION vetline_submitted(), vetline_id_of_time(timestamptz), "
+        "vetline_drawn(text, double precision), vetline_id_beside(uuid, text), "
         "vetline_run_signed(), vetline_gate_guarded(), vetline_release_checked(), "
         "vetline_gate_check(integer, uuid, text), vetline_regression(uuid, uuid, text[]), vetline_is_approver(), "
         "vetline_mcnemar(bigint, bigint)"
