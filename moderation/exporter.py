@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from moderation.assessment import Priority, State
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
+from moderation.ledger.golden import population_stability
 from moderation.ledger.watch import Watch
 from moderation.metrics import Described, describe
 
@@ -57,6 +58,36 @@ _SWEPT = {
         "counter", "vetline_ledger_leases_expired_total", "Claims freed from workers that died.", where=_L
     ),
 }
+_GOLDEN = {
+    "recall": describe(
+        "gauge",
+        "vetline_golden_recall",
+        "Of the last 200 golden items of a policy that were judged, how many Unsafe ones were found.",
+        ["policy"],
+        where=_L,
+    ),
+    "specificity": describe(
+        "gauge",
+        "vetline_golden_specificity",
+        "Of the last 200 golden items of a policy that were judged, how many Safe ones passed.",
+        ["policy"],
+        where=_L,
+    ),
+}
+_GOLDEN_JUDGED = describe(
+    "gauge",
+    "vetline_golden_judged",
+    "How many of the last 200 golden items there are by label and outcome: found, missed, false_alarm, passed, failed.",
+    ["policy", "outcome"],
+    where=_L,
+)
+_PSI = describe(
+    "gauge",
+    "vetline_p_unsafe_psi",
+    "Population stability index of P(unsafe): the last week's live verdicts against the week before.",
+    ["policy"],
+    where=_L,
+)
 _AUDIT = {
     "accepted": describe("gauge", "vetline_ledger_accepted", "At the last audit: all assessments.", where=_L),
     "open": describe(
@@ -97,7 +128,7 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         kept = self._watch.kept()
-        for name, show in _SHOWN.items():
+        for name, show in SHOWN.items():
             if name in kept:
                 yield from show(kept[name].value, kept[name].age_s)
         yield _gauge(_READ_SECONDS, {(name,): one.took_s for name, one in kept.items()})
@@ -173,7 +204,26 @@ def _audit(row: dict[str, int], age_s: float) -> Iterator[Metric]:
     yield _gauge(_UNACCOUNTED, {(): abs(missing) + row["stray_verdicts"]})
 
 
-_SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
+def _golden(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
+    """No share where nothing of a class was judged."""
+    shares = {"recall": ("tp", "fn"), "specificity": ("tn", "fp")}
+    for name, (right, wrong) in shares.items():
+        judged = [row for row in rows if row[right] + row[wrong]]
+        yield _gauge(
+            _GOLDEN[name], {(row["policy"],): row[right] / (row[right] + row[wrong]) for row in judged}
+        )
+    outcomes = {"tp": "found", "fn": "missed", "fp": "false_alarm", "tn": "passed", "failed": "failed"}
+    yield _gauge(
+        _GOLDEN_JUDGED,
+        {(row["policy"], said): row[field] for row in rows for field, said in outcomes.items()},
+    )
+
+
+def _scores(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
+    yield _gauge(_PSI, {(policy,): value for policy, value in population_stability(rows).items()})
+
+
+SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "counts": _counts,
     "waiting": _waiting,
     "oldest": _oldest,
@@ -181,5 +231,7 @@ _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "crew": _crew,
     "failures": _failures,
     "sweep": _sweep,
+    "golden": _golden,
+    "scores": _scores,
     "audit": _audit,
 }

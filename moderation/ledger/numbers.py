@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger import crew, reading, tally
+from moderation.ledger import crew, golden, reading, tally
 from moderation.ledger.engine import reaching_postgres, transaction
 
 Row = dict[str, Any]
@@ -106,6 +106,8 @@ QUICK = (
     Reading("crew", crew.counts, 5),
     Reading("failures", failures, 15),
     Reading("sweep", reading.last_sweep, 5),
+    Reading("golden", golden.recent, 30),
+    Reading("scores", golden.weekly_scores, 600),
 )
 AUDIT = Reading("audit", audit, 60)
 

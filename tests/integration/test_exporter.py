@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 
 from moderation.doorbell import Doorbell
 from moderation.errors import NotFound
-from moderation.exporter import LedgerCollector
-from moderation.ledger import tally
+from moderation.exporter import SHOWN, LedgerCollector
+from moderation.ledger import golden, tally
 from moderation.ledger.crew import sign_on
 from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
@@ -20,8 +20,9 @@ from moderation.ledger.sweep import expire
 from moderation.ledger.watch import Watch
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
+from moderation.verdict import Rating
 from tests.support.exporter import exporter
-from tests.support.ledger import claimed, member, record, submitted, verdict
+from tests.support.ledger import POLICY, claimed, member, record, submitted, verdict
 from tests.support.waiting import wait_for
 
 Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -113,7 +114,30 @@ def test_a_sweep_shows_its_age_and_what_it_freed(busy: Engine, redis_url: str) -
 def test_every_metric_of_the_ledger_is_shown_and_no_other(busy: Engine, redis_url: str) -> None:
     expire(busy, worker="w1", max_crashes=10)
     found = {name for name, _ in numbers(busy, redis_url)}
-    assert found == {metric.name for metric in DESCRIBED if metric.where == "ledger"}
+    shown_with_data = {
+        "vetline_golden_recall",
+        "vetline_golden_specificity",
+        "vetline_golden_judged",
+        "vetline_p_unsafe_psi",
+    }
+    assert found == {metric.name for metric in DESCRIBED if metric.where == "ledger"} - shown_with_data
+
+
+def test_golden_items_are_shown_by_policy_and_a_drift_of_scores_is(busy: Engine, redis_url: str) -> None:
+    golden.add_golden(busy, POLICY, [golden.NewItem("https://images.test/known.jpg", True, None)], by="ann")
+    golden.set_rate(busy, POLICY, 1, by="ann")
+    submitted(busy)
+    with busy.connect() as connection:
+        id_ = connection.execute(text("SELECT id FROM assessment WHERE purpose = 'golden'")).scalar_one()
+    record(busy, claimed(busy, id_), verdict(rating=Rating.UNSAFE), worker="w1")
+    found = numbers(busy, redis_url)
+    assert of(found, "vetline_golden_recall", policy=POLICY) == 1
+    assert of(found, "vetline_golden_judged", policy=POLICY, outcome="found") == 1
+    assert of(found, "vetline_golden_specificity", policy=POLICY) is None, "no Safe one was judged"
+    moved = [{"policy": POLICY, "week": week, "bin": 9 * week + 1, "n": 300} for week in (0, 1)]
+    (drift,) = SHOWN["scores"](moved, 0)
+    assert (drift.name, drift.samples[0].labels) == ("vetline_p_unsafe_psi", {"policy": POLICY})
+    assert drift.samples[0].value > 1
 
 
 def test_an_answer_serves_for_its_pause(busy: Engine, redis_url: str) -> None:
