@@ -3,7 +3,9 @@
 Sixteen writers commit out of order. `vetline feed --follow --consumer takedown` writes its lines to a file, is killed
 with SIGKILL again and again in the middle of its work, and started anew. Then the files are held against the ledger:
 each verdict seen, in order, none skipped, and what came twice is no more than the batch that was not acknowledged. A
-cursor over the plain serial number runs beside it. Last, what a notification costs whoever commits.
+reader of the feed, a webhook and a cursor over the plain serial number run beside it. All of them are held against the
+table of verdicts, which begins a little below a power of ten of the transaction ids. Exit 1 where one differs. Last,
+what a notification costs whoever commits.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,13 +28,19 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from bench.followers import NEXT_ID, Endpoint, Follower, agree, compared
 from bench.machine import describe_machine
 from moderation.ledger.engine import open_ledger, transaction
 from moderation.ledger.migrate import upgrade
 from moderation.ledger.policies import seed_builtin
 from moderation.services.postgres import LocalPostgres
 from moderation.settings import LedgerSettings
+from tests.support.given_out import Comparison, recorded_in
 from tests.support.recorded import record
+from tests.support.transaction_ids import go_on_at
+from worker.webhooks.post import Poster
+from worker.webhooks.sender import Sender
+from worker.webhooks.settings import WebhookSettings
 
 WRITERS = 16
 BATCH = 50  # verdicts that a kill may bring again
@@ -39,7 +48,6 @@ _RESULT = Path(__file__).parent / "results" / "feed.json"
 _LEASE_S = 1.0
 _WAIT_S = 60.0
 _ROUNDS = 4
-_ORDER = text("SELECT assessment_id::text FROM verdict ORDER BY xid, seq")
 _BY_NUMBER = text("SELECT seq FROM verdict WHERE seq > :last ORDER BY seq")
 
 
@@ -57,11 +65,13 @@ class Outcome:
     batch: int
     missed_by_the_plain_number: int
     elapsed_s: float
+    given_out: dict[str, Comparison]  # what feed, consumer and webhook were given, against the table
 
     @property
     def holds(self) -> bool:
         return (
             self.seen == self.verdicts
+            and agree(self.given_out)
             and self.skipped == self.out_of_order == 0
             and self.most_repeated_after_a_kill <= self.batch
         )
@@ -70,32 +80,60 @@ class Outcome:
 def run(database_url: str, folder: Path, *, kills: int, verdicts: int, pace_s: float) -> Outcome:
     """pace_s: how long the writers take for all verdicts, about; the kills fall into that time."""
     began = time.monotonic()
-    engine = open_ledger(database_url, LedgerSettings(pool_size=WRITERS + 2))
+    engine = open_ledger(database_url, LedgerSettings(pool_size=WRITERS + 4))
     seed_builtin(engine)
     over = threading.Event()
-    with ThreadPoolExecutor(WRITERS + 1) as pool:
+    written = verdicts // WRITERS * WRITERS
+    with (
+        ThreadPoolExecutor(WRITERS + 2) as pool,
+        Endpoint(engine) as endpoint,
+        Follower(database_url) as feed,
+    ):
         by_number = pool.submit(_follow_the_number, engine, over)
+        sending = pool.submit(_send, engine, endpoint, over)
         writers = [pool.submit(_write, engine, n, verdicts // WRITERS, pace_s) for n in range(WRITERS)]
-        written = verdicts // WRITERS * WRITERS
         try:
             files = [_killed(database_url, folder / f"{n}.jsonl", random.Random(n)) for n in range(kills)]
             for writer in writers:
                 writer.result()
+            feed.read_out(engine, limit_s=_WAIT_S)
+            endpoint.read_out(limit_s=_WAIT_S)
         finally:
             over.set()
         counted = by_number.result()
+        sending.result()
+        given = {"feed": list(feed.given), "webhook": endpoint.given}
     files.append(folder / "last.jsonl")
     _read_out(database_url, files[-1])
-    with engine.connect() as connection:
-        order = list(connection.execute(_ORDER).scalars())
-    engine.dispose()
+    runs = [_lines(file) for file in files]
+    given["consumer"] = [id_ for lines in runs for id_ in lines]
+    order = [row.id for row in recorded_in(engine)]
     assert len(order) == written
+    found = compared(engine, given)
+    engine.dispose()
     return _hold_against(
-        order, [_lines(file) for file in files], missed=written - counted, elapsed_s=time.monotonic() - began
+        order, runs, missed=written - counted, elapsed_s=time.monotonic() - began, given_out=found
     )
 
 
-def _hold_against(order: list[str], runs: list[list[str]], *, missed: int, elapsed_s: float) -> Outcome:
+def _send(engine: Engine, endpoint: Endpoint, over: threading.Event) -> None:
+    """Turn after turn at the endpoint, as a worker takes them."""
+    settings = WebhookSettings(allow_hosts=("127.0.0.0/8",), allow_http=True)
+    with closing(Poster(settings)) as poster:
+        sender = Sender(engine, poster, settings, worker="bench")
+        while not over.is_set():
+            sender.deliver(endpoint.id)
+            over.wait(0.05)
+
+
+def _hold_against(
+    order: list[str],
+    runs: list[list[str]],
+    *,
+    missed: int,
+    elapsed_s: float,
+    given_out: dict[str, Comparison],
+) -> Outcome:
     """Each run must be a stretch of the order that begins no later than where the last one ended."""
     place = {id_: number for number, id_ in enumerate(order)}
     seen: set[str] = set()
@@ -119,6 +157,7 @@ def _hold_against(order: list[str], runs: list[list[str]], *, missed: int, elaps
         batch=BATCH,
         missed_by_the_plain_number=missed,
         elapsed_s=round(elapsed_s, 1),
+        given_out=given_out,
     )
 
 
@@ -255,6 +294,7 @@ def main() -> int:
             engine = open_ledger(server.url)
             upgrade(engine)
             engine.dispose()
+            go_on_at(server, folder / "postgres", NEXT_ID)
             outcome = run(server.url, folder, kills=given.kills, verdicts=given.verdicts, pace_s=given.pace)
             costs = notification_costs(server.url)
     result: dict[str, Any] = {

@@ -26,10 +26,10 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from intake.decode import Decoder
+from intake.fetch import Fetcher
+from intake.settings import DecodeSettings, FetchSettings
 from moderation.log import configure_logging
-from worker.images.decode import Decoder
-from worker.images.fetch import Fetcher
-from worker.images.settings import DecodeSettings, FetchSettings
 
 LARGEST = (1632, 1224)  # 4:3, so 2.0 megapixels; the smallest is 1156 x 867, 1.0
 SAMPLES = Path(__file__).parent.parent / "samples"

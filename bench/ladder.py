@@ -26,11 +26,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from intake.picture import View
 from moderation.errors import MalformedAnswer, VetlineError
 from moderation.policy import builtin_policies
 from moderation.verdict import Ask, Judgement
 from tests.support.sglang_answers import MALFORMED
-from worker.images.picture import View
 from worker.judges.settings import SglangSettings
 from worker.judges.sglang import SglangJudge
 

@@ -1,1 +1,1 @@
-"""Who reads verdicts: evaluation, and whatever else comes after the ledger."""
+"""Reads verdicts: the feed, exports, reports, evaluation, and drafts for the DSA Transparency Database."""

@@ -3,31 +3,27 @@
 Each of the three reads TLS parameters in its own way: kombu verifies nothing where there are none and, with a
 transport named beside the URL, would not even encrypt; Flower reads none. So they are read here, once, and what
 `rediss://` says without any is a verified certificate of that host.
+
+redis-py is loaded with the first connection: it brings asyncio and OpenTelemetry with it, and takes as long to load as
+all the rest of a producer.
 """
 
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-import redis
-from redis.exceptions import NoPermissionError
-from redis.maint_notifications import MaintNotificationsConfig
-
 from moderation.errors import BadSetting, BrokerRefused, BrokerUnavailable
+
+if TYPE_CHECKING:
+    import redis
 
 # What Celery calls it is understood too.
 _VERIFY = {"required": "required", "none": "none", "cert_required": "required", "cert_none": "none"}
 _YES_NO = {"true": True, "false": False}
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# Said on connecting and of no use here. Each would be a right that all users of Redis must have, under a name that
-# one release or another does not know, and then refuses to load the whole ACL.
-QUIET: dict[str, Any] = {
-    "driver_info": None,  # CLIENT SETINFO
-    "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # CLIENT MAINT_NOTIFICATIONS
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +54,33 @@ def read_broker(redis_url: str) -> Broker:
     return Broker(bare, None)
 
 
-def connect(broker: Broker, **options: Any) -> redis.Redis:
+def quiet() -> dict[str, Any]:
+    """Options by which redis-py says nothing on connecting but what is needed.
+
+    Each thing more would be a right that all users of Redis must have, under a name that one release or another does
+    not know, and then refuses to load the whole ACL.
+    """
+    from redis.maint_notifications import MaintNotificationsConfig
+
+    return {
+        "driver_info": None,  # CLIENT SETINFO
+        "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # CLIENT MAINT_NOTIFICATIONS
+    }
+
+
+def connect(broker: Broker, **options: Any) -> "redis.Redis":
     """A client that connects as it is used. options: those of redis-py."""
-    return redis.Redis.from_url(broker.url, **(broker.tls or {}), **QUIET, **options)
+    import redis
+
+    return redis.Redis.from_url(broker.url, **(broker.tls or {}), **quiet(), **options)
 
 
 @contextmanager
 def reaching_redis(broker: Broker) -> Iterator[None]:
     """Turns Redis being away into BrokerUnavailable, and a command that its ACL keeps from us into BrokerRefused."""
+    import redis
+    from redis.exceptions import NoPermissionError
+
     try:
         yield
     except NoPermissionError as exc:
@@ -74,7 +89,7 @@ def reaching_redis(broker: Broker) -> Iterator[None]:
         raise BrokerUnavailable(f"Redis: {exc}{_hint(broker, exc)}") from exc
 
 
-def _hint(broker: Broker, error: redis.RedisError) -> str:
+def _hint(broker: Broker, error: "redis.RedisError") -> str:
     """What such an error is, where one side speaks TLS and the other does not; no URL, which a log would leave out."""
     if broker.tls is None and "Connection closed by server" in str(error):
         return " (for TLS the URL begins with rediss)"

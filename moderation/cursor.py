@@ -45,3 +45,4 @@ class Cursor:
 
 
 START = Cursor(1, 0, 0)  # before the first verdict
+NOW = "now"  # for `after`: behind everything that is there

@@ -14,8 +14,6 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from moderation.broker import connect, reaching_redis, read_broker
 from moderation.redaction import redact_uri
@@ -59,6 +57,9 @@ class Doorbell:
     """Rings rows in one Redis list. Safe to use from many threads."""
 
     def __init__(self, redis_url: str, settings: QueueSettings | None = None) -> None:
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
         self._settings = settings or QueueSettings()
         self._queues = tuple(self._settings.key_prefix + name for name in self._settings.names)
         self._origin = f"{os.getpid()}@{socket.gethostname()}"

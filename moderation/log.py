@@ -1,20 +1,73 @@
-"""Structured logs: constant event names with fields, as JSON lines or in a terminal's colours, on stderr."""
+"""Structured logs: constant event names with fields, as JSON lines or in a terminal's colours, on stderr.
+
+structlog and its settings are loaded with the first event: most commands log nothing, and would start a fifth slower.
+"""
 
 import logging
 import sys
 import warnings
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
+if TYPE_CHECKING:
+    from moderation.settings import LogSettings
 
-from moderation.redaction import redact_event
-from moderation.settings import LogSettings
-
-_log = structlog.get_logger(__name__)
+_when_used = False  # whether the first event configures what it is written by
 
 
-def configure_logging(settings: LogSettings | None = None) -> None:
+class Logger:
+    """structlog's logger of this name, loaded with its first event."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._logger: Any = None
+
+    def __getattr__(self, method: str) -> Any:
+        if self._logger is None:
+            import structlog
+
+            if _when_used:
+                configure_logging()
+            self._logger = structlog.get_logger(self._name)  # noqa: TID251 - this is what the others use
+        return getattr(self._logger, method)
+
+
+def get_logger(name: str) -> Logger:
+    """In place of structlog's own, which would load it."""
+    return Logger(name)
+
+
+_log = get_logger(__name__)
+
+
+class _FirstRecord(logging.Handler):
+    """Takes a library's first record, and leaves the others to what configure_logging puts in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        configure_logging()
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+
+
+def configure_when_used() -> None:
+    """As configure_logging, but with the first event, ours or a library's."""
+    global _when_used
+    _when_used = True
+    root = logging.getLogger()
+    root.handlers = [_FirstRecord()]
+    root.setLevel(logging.INFO)
+    warnings.showwarning = _warned
+
+
+def configure_logging(settings: "LogSettings | None" = None) -> None:
     """Send our own and the libraries' records to stderr in one form."""
+    global _when_used
+    import structlog
+
+    from moderation.redaction import redact_event
+    from moderation.settings import LogSettings
+
+    _when_used = False
     settings = settings or LogSettings()
     as_json = settings.style == "json" or (settings.style == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [

@@ -1,6 +1,6 @@
 """What Vetline counts: every metric with its name, labels and buckets. docs/metrics.md is the same as a table.
 
-Names are stable, for dashboards and alerts stand on them. All but the ledger's own (`moderation.ledger.numbers`) are
+Names are stable, for dashboards and alerts stand on them. All but the ledger's own (`moderation.ledger.gauges`) are
 in prometheus_client's default registry, so a service with a /metrics of its own shows the producer's there too.
 
 A process counts what it did itself; what stands in the ledger is read from the ledger, once for all machines. No
@@ -87,9 +87,9 @@ RUNG = _counter(
     where="producer, worker",
 )
 
-# The HTTP door
+# The HTTP API
 
-DOOR_SECONDS = _histogram(
+HTTP_SECONDS = _histogram(
     "vetline_door_seconds",
     "Requests to `vetline serve`, by the template of their route (none: refused before one was found) and status.",
     ["route", "status"],

@@ -9,7 +9,7 @@ from moderation.cursor import Cursor
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedVerdict:
     """One verdict. uri: without its secrets. policy: id@revision. The digests are hexadecimal SHA-256."""
 
     cursor: Cursor
@@ -53,4 +53,4 @@ class Published:
         return {"cursor": str(self.cursor)} | {name: getattr(self, name) for name in COLUMNS}
 
 
-COLUMNS = tuple(field.name for field in fields(Published) if field.name != "cursor")
+COLUMNS = tuple(field.name for field in fields(PublishedVerdict) if field.name != "cursor")

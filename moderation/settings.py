@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ServiceSettings(BaseSettings):
     """Where Postgres and Redis are. Unset means: whatever `moderation.services` finds or starts."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     database_url: SecretStr | None = Field(default=None, validation_alias="DATABASE_URL")
     redis_url: SecretStr | None = Field(
@@ -24,7 +24,9 @@ class ServiceSettings(BaseSettings):
 class LedgerSettings(BaseSettings):
     """How this process talks to Postgres."""
 
-    model_config = SettingsConfigDict(env_prefix="VETLINE_LEDGER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VETLINE_LEDGER_", frozen=True, extra="ignore", defer_build=True
+    )
 
     pool_size: int = Field(8, gt=0)  # a statement takes about 1 ms: 8 connections carry 128 threads
     connect_timeout_s: int = Field(5, gt=0)
@@ -35,7 +37,9 @@ class LedgerSettings(BaseSettings):
 class LeaseSettings(BaseSettings):
     """The protocol of claims. The three times belong together: see the reasons."""
 
-    model_config = SettingsConfigDict(env_prefix="VETLINE_LEASE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VETLINE_LEASE_", frozen=True, extra="ignore", defer_build=True
+    )
 
     # Three missed heartbeats. With `ring_again_s` for a ring that is lost as well, and a sweep, a dead worker's items
     # run again within a minute even then.
@@ -53,7 +57,9 @@ class LeaseSettings(BaseSettings):
 class QueueSettings(BaseSettings):
     """The doorbell in Redis."""
 
-    model_config = SettingsConfigDict(env_prefix="VETLINE_QUEUE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VETLINE_QUEUE_", frozen=True, extra="ignore", defer_build=True
+    )
 
     name: str = "vetline"  # and NAME.urgent beside it
     key_prefix: str = ""  # for several installations on one Redis
@@ -81,7 +87,9 @@ class QueueSettings(BaseSettings):
 class RetentionSettings(BaseSettings):
     """How long what may be cleared is kept, counted from the end of an assessment."""
 
-    model_config = SettingsConfigDict(env_prefix="VETLINE_RETENTION_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VETLINE_RETENTION_", frozen=True, extra="ignore", defer_build=True
+    )
 
     # A decision may be complained about for six months (DSA, Article 20): at most 184 days, and some to answer in.
     raw_days: int = Field(190, gt=0)
@@ -90,10 +98,24 @@ class RetentionSettings(BaseSettings):
     pause_s: float = Field(0.02, ge=0)  # between pages, so that who waits for the disk gets a turn
 
 
+class AuditSettings(BaseSettings):
+    """How much of the ledger is reconciled with itself each minute, by one of the workers."""
+
+    model_config = SettingsConfigDict(env_prefix="VETLINE_AUDIT_", frozen=True, extra="ignore")
+
+    every_s: float = Field(60, gt=0)
+    turn_s: float = Field(2, gt=0)  # of one connection and one core, at most, and what the last slice takes
+    rows: int = Field(5000, gt=1)  # of a slice: some tenths of a second
+    heavy_rows: int = Field(
+        200_000, gt=0
+    )  # a batch of more is left to `vetline audit`: one count reads it all
+    ids: int = Field(20, gt=0)  # named of each kind of breach
+
+
 class LogSettings(BaseSettings):
     """What is logged, and as what."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", validation_alias="LOG_LEVEL")
     style: Literal["auto", "json", "console"] = Field(default="auto", validation_alias="VETLINE_LOG_STYLE")

@@ -15,17 +15,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import structlog
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moderation.assessment import Ticket
+from moderation.log import get_logger
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import SpanContext
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class TracingSettings(BaseSettings):

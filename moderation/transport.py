@@ -26,7 +26,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.transport import virtual
 from kombu.utils.json import dumps
 
-from moderation.broker import QUIET
+from moderation.broker import quiet
 from moderation.doorbell import MORE
 
 
@@ -138,7 +138,7 @@ class Channel(kombu_redis.Channel):
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous)  # type: ignore[misc]  # not in kombu's stubs
-        return parameters | QUIET
+        return parameters | quiet()
 
 
 class Transport(kombu_redis.Transport):

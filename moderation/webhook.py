@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from moderation.errors import InvalidWebhook
-from moderation.published import Published
+from moderation.published import PublishedVerdict
 
 TASK = "vetline.deliver"
 RECORDED = "verdict.recorded"
@@ -23,7 +23,7 @@ _SECRET_BYTES = 32  # the scheme asks for 24 to 64
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WebhookMessage:
     """One event for one endpoint. id: the same however often it is sent, so that a receiver can tell."""
 
     id: str
@@ -54,14 +54,14 @@ def sign(secret: str, id_: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(digest).decode()
 
 
-def verdict_message(webhook: UUID, verdict: Published) -> Message:
+def verdict_message(webhook: UUID, verdict: PublishedVerdict) -> WebhookMessage:
     """That a verdict was recorded. The id is the same for this endpoint and this verdict."""
     content = {"type": RECORDED, "timestamp": verdict.recorded_at, "data": verdict.plain()}
-    return Message(f"msg_{webhook.hex}_{verdict.assessment_id.hex}", to_json(content))
+    return WebhookMessage(f"msg_{webhook.hex}_{verdict.assessment_id.hex}", to_json(content))
 
 
-def probe_message(name: str) -> Message:
+def probe_message(name: str) -> WebhookMessage:
     """One that says nothing but that endpoint and secret fit."""
     now = datetime.now(UTC)
     content = {"type": TEST, "timestamp": now, "data": {"webhook": name}}
-    return Message(f"msg_test_{secrets.token_hex(8)}", to_json(content))
+    return WebhookMessage(f"msg_test_{secrets.token_hex(8)}", to_json(content))

@@ -1,4 +1,4 @@
-"""Submit images for judging: `from producer import Client`, or `AsyncClient` where there is an event loop."""
+"""Submits images for judging. Other people's code has `from vetline import Client`, or `AsyncClient` for asyncio."""
 
 from moderation.assessment import Priority, Submission, Ticket
 from moderation.errors import InvalidSubmission, LedgerUnavailable, QueueFull, UnknownPolicy

@@ -16,9 +16,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from moderation.assessment import Submission, Ticket
 from moderation.settings import LedgerSettings, QueueSettings
-from producer.checking import Shared
 from producer.chunks import CHUNK
 from producer.client import Client, Submitted
+from producer.validation import SharedFields
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +65,7 @@ class AsyncClient:
         policy: str | Sequence[str] = "",
         *,
         on_tickets: Callable[[Sequence[Ticket]], None] = lambda _: None,
-        **shared: Unpack[Shared],
+        **shared: Unpack[SharedFields],
     ) -> Submitted:
         """As `Client.submit_many`, from an asynchronous iterable as well.
 

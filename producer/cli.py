@@ -9,20 +9,20 @@ import typer
 
 from moderation.assessment import Ticket
 from moderation.cli.main import SOME_FAILED
-from moderation.cli.opening import check_tables
+from moderation.cli.open_ledger import check_tables
 from moderation.cli.output import print_json, print_jsonl, progress_bar, talk
 from moderation.ledger.engine import ledger_url, open_ledger
 from moderation.ledger.policies import pin
-from moderation.ledger.standing import is_there
-from moderation.services.desk import Services, resolve
+from moderation.ledger.status import is_there
+from moderation.services.resolve import Services, resolve
 from moderation.settings import ServiceSettings
-from producer.bookmark import Bookmark, Place, digest
-from producer.checking import Shared, check_policies, checked
+from producer.checkpoint import Checkpoint, Position, digest
 from producer.client import Client
-from producer.enqueue import Enqueuing, Wanted, Watching
-from producer.refusals import Refusals
-from producer.sources import STDIN, Columns, Form, Reading, Source, open_source
-from producer.sources.unused import Unused
+from producer.enqueue import EnqueueCallbacks, EnqueueRun, SubmitOptions
+from producer.rejects import Rejects
+from producer.sources import STDIN, Columns, FileFormat, Source, SourceOptions, open_source
+from producer.sources.unused_fields import UnusedFields
+from producer.validation import SharedFields, check_policies, validated
 
 commands = typer.Typer()
 DEFAULT_POLICY = "llavaguard-default"
@@ -33,7 +33,7 @@ _SOURCE = "A file, folder, URL, list (.txt, .jsonl, .csv, .parquet), s3://bucket
 
 @commands.command()
 def enqueue(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=_SOURCE)],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help=_SOURCE)],
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,8 +49,8 @@ def enqueue(
         typer.Option(help="Only these names in folders and below prefixes, such as '*.jpg'."),
     ] = None,
     form: Annotated[
-        Form, typer.Option("--format", help="What the list or folder is.", rich_help_panel=_LISTS)
-    ] = Form.AUTO,
+        FileFormat, typer.Option("--format", help="What the list or folder is.", rich_help_panel=_LISTS)
+    ] = FileFormat.AUTO,
     uri_column: Annotated[
         str | None, typer.Option(help="Where the image's URI or path stands.", rich_help_panel=_LISTS)
     ] = None,
@@ -81,28 +81,29 @@ def enqueue(
     tickets: Annotated[bool, typer.Option("--tickets", help="Print a JSON line for each item.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Totals as JSON on stdout.")] = False,
 ) -> None:
-    """Submit images for judging. What is enqueued twice is judged once, unless --again.
+    """Submit images from files, folders, URLs, lists or S3.
 
-    Interrupted, the same command goes on where it stopped. What is refused goes to a file, and the exit code is 3; it
-    is 3 too where somebody cancelled what was enqueued before, which only --again judges.
+    What is enqueued twice is judged once, unless --again. Interrupted, the same command goes on where it stopped.
+    What is refused goes to a file, and the exit code is 3; it is 3 too where somebody cancelled what was enqueued
+    before, which only --again judges.
     """
-    shared = Shared(batch=batch, priority=priority, tenant=tenant)
-    wanted = Wanted(policy or [DEFAULT_POLICY], shared, again)
+    shared = SharedFields(batch=batch, priority=priority, tenant=tenant)
+    wanted = SubmitOptions(policy or [DEFAULT_POLICY], shared, again)
     check_policies(wanted.policies, keyed=not again)
-    checked(uri="s3://x/y", policy=wanted.policies[0], **shared)  # a mistake in these is not each image's
+    validated(uri="s3://x/y", policy=wanted.policies[0], **shared)  # a mistake in these is not each image's
     columns = Columns(
         uri=uri_column,
         key=key_column,
         metadata=tuple(metadata_column or ()),
         priority=priority_column,
-        unused=Unused(talk),
+        unused=UnusedFields(talk),
     )
-    reading = Reading(form, columns, tuple(pattern or ()))
+    reading = SourceOptions(form, columns, tuple(pattern or ()))
     opened = [open_source(source, reading) for source in sources]
     with ExitStack() as stack:
         run = _Run(opened, wanted, stack, refused, tickets=tickets)
         place = run.dry(reading) if dry_run else run.submitting(reading, from_start=from_start)
-        _report(place, run.refusals, as_json=as_json, dry=dry_run)
+        _report(place, run.rejects, as_json=as_json, dry=dry_run)
     if place.refused or place.cancelled:
         raise typer.Exit(SOME_FAILED)
 
@@ -113,7 +114,7 @@ class _Run:
     def __init__(
         self,
         sources: Sequence[Source],
-        wanted: Wanted,
+        wanted: SubmitOptions,
         stack: ExitStack,
         refused: Path | None,
         *,
@@ -125,44 +126,44 @@ class _Run:
         self._refused = refused
         self._tickets = tickets
         self._folder = ServiceSettings().data_dir / "enqueue"
-        self.refusals: Refusals
+        self.rejects: Rejects
 
-    def dry(self, reading: Reading) -> Place:
+    def dry(self, reading: SourceOptions) -> Position:
         """Only checks: no service is asked. Its refusals are those of these sources and options."""
         name = f"{digest(self._meant(reading))}.dry-run.refused.jsonl"
-        self.refusals = Refusals(self._refused or self._folder / name)
-        return self._run(None, Place(), None)
+        self.rejects = Rejects(self._refused or self._folder / name)
+        return self._run(None, Position(), None)
 
-    def submitting(self, reading: Reading, *, from_start: bool) -> Place:
+    def submitting(self, reading: SourceOptions, *, from_start: bool) -> Position:
         services = self._stack.enter_context(resolve(need_redis=True))
         meant = [*self._meant(reading), _ledger_meant(services)]
-        bookmark = self._stack.enter_context(Bookmark(self._folder, meant))
+        checkpoint = self._stack.enter_context(Checkpoint(self._folder, meant))
         client = self._stack.enter_context(Client(services.database_url, services.redis_url))
-        place = self._start(bookmark, services, from_start=from_start)
-        self.refusals = Refusals(self._refused or bookmark.refused_path, keep_bytes=place.refused_bytes)
-        bookmark.write(place)
-        place = self._run(client, place, bookmark)
-        bookmark.forget()
+        place = self._start(checkpoint, services, from_start=from_start)
+        self.rejects = Rejects(self._refused or checkpoint.refused_path, keep_bytes=place.refused_bytes)
+        checkpoint.write(place)
+        place = self._run(client, place, checkpoint)
+        checkpoint.forget()
         return place
 
-    def _meant(self, reading: Reading) -> list[object]:
+    def _meant(self, reading: SourceOptions) -> list[object]:
         """What makes it the same enqueuing, but for the ledger."""
         return [
             [source.identity for source in self._sources],
             [list(self._wanted.policies), dict(self._wanted.shared), self._wanted.again, repr(reading)],
         ]
 
-    def _start(self, bookmark: Bookmark, services: Services, *, from_start: bool) -> Place:
+    def _start(self, checkpoint: Checkpoint, services: Services, *, from_start: bool) -> Position:
         """Behind what an interrupted run committed. Raises LedgerUnavailable, UnknownPolicy before anything is read."""
         engine = open_ledger(services.database_url)
         try:
             check_tables(engine)
             pin(engine, self._wanted.policies)
-            place = bookmark.read()
+            place = checkpoint.read()
             if place is None:
-                return Place()
+                return Position()
             if from_start:  # under new keys, where it is --again
-                return Place()
+                return Position()
             if place.last is None or not is_there(engine, place.last) or self._reads_stdin:
                 return place.again()
         finally:
@@ -175,13 +176,13 @@ class _Run:
         """What was read there before cannot be told from what is there now; its keys keep it from doubling."""
         return any(source.name == STDIN for source in self._sources)
 
-    def _run(self, client: Client | None, place: Place, bookmark: Bookmark | None) -> Place:
-        self._stack.enter_context(self.refusals)
+    def _run(self, client: Client | None, place: Position, checkpoint: Checkpoint | None) -> Position:
+        self._stack.enter_context(self.rejects)
         bar = self._stack.enter_context(progress_bar())
         before = place.accepted + place.known + place.refused
         task = bar.add_task("enqueue", total=None, before=before, completed=before)
 
-        def progress(place: Place, done: float | None) -> None:
+        def progress(place: Position, done: float | None) -> None:
             count = place.accepted + place.known + place.refused
             bar.update(task, completed=count, total=count / done if done else None)
 
@@ -189,8 +190,8 @@ class _Run:
             if self._tickets:
                 print_jsonl(_shown(ticket) for ticket in done)
 
-        watching = Watching(progress, told, talk)
-        return Enqueuing(self._sources, self._wanted, client, watching).run(place, self.refusals, bookmark)
+        watching = EnqueueCallbacks(progress, told, talk)
+        return EnqueueRun(self._sources, self._wanted, client, watching).run(place, self.rejects, checkpoint)
 
 
 def _shown(ticket: Ticket) -> dict[str, object]:
@@ -204,7 +205,7 @@ def _ledger_meant(services: Services) -> str:
     return ledger_url(services.database_url).render_as_string(hide_password=True)
 
 
-def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> None:
+def _report(place: Position, rejects: Rejects, *, as_json: bool, dry: bool) -> None:
     counts: dict[str, object] = {
         "accepted": place.accepted,
         "known": place.known,
@@ -214,12 +215,12 @@ def _report(place: Place, refusals: Refusals, *, as_json: bool, dry: bool) -> No
     if dry:
         counts = {"would_submit": place.accepted, "refused": place.refused}
     if place.refused:
-        counts["refused_file"] = str(refusals.path)
+        counts["refused_file"] = str(rejects.path)
     if as_json:
         print_json(counts)
     else:
         talk(", ".join(_told(name, value) for name, value in counts.items() if name != "cancelled" or value))
-    for line in refusals.first:
+    for line in rejects.first:
         talk(f"refused: {line}")
 
 

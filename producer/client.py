@@ -17,11 +17,11 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
 from moderation.settings import QueueSettings, ServiceSettings
-from producer.behind import behind
-from producer.bound import Bound
-from producer.checking import About, Shared, checked, checked_under
+from producer.backpressure import Backpressure
 from producer.chunks import in_chunks
-from producer.ringing import Ringing
+from producer.pipelined import pipelined
+from producer.ring_policy import RingPolicy
+from producer.validation import SharedFields, SubmissionFields, validated, validated_under
 
 # Repeating a submission is safe (its ids are ours), so a reply that was lost is asked for again.
 _again = retry(
@@ -70,25 +70,27 @@ class Client:
             raise BadSetting("no database: set DATABASE_URL or pass database_url")
         self._engine: Engine = open_ledger(database_url)
         queue = queue or QueueSettings()
-        self._ringing = Ringing(redis_url, queue)
-        self._bound = Bound(self._engine, queue)
+        self._ring_policy = RingPolicy(redis_url, queue)
+        self._backpressure = Backpressure(self._engine, queue)
         tracing.start("producer")
 
-    def submit(self, uri: str, policy: str, **about: Unpack[About]) -> Ticket:
+    def submit(self, uri: str, policy: str, **about: Unpack[SubmissionFields]) -> Ticket:
         """Accept one image under one policy, committed when this returns.
 
         policy: "id" pins the revision current now; "id@revision" names one.
         about: key, priority, batch, metadata, tenant, reuse; see About.
         Raises InvalidSubmission, UnknownPolicy, QueueFull, LedgerUnavailable.
         """
-        return self.submit_all([checked(uri=uri, policy=policy, **about)])[0]
+        return self.submit_all([validated(uri=uri, policy=policy, **about)])[0]
 
-    def submit_under(self, uri: str, policies: Sequence[str], **about: Unpack[About]) -> list[Ticket]:
+    def submit_under(
+        self, uri: str, policies: Sequence[str], **about: Unpack[SubmissionFields]
+    ) -> list[Ticket]:
         """Accept one image under several policies: a ticket for each, in order, all committed when this returns.
 
         One worker fetches and decodes the image once for all of them. Otherwise as `submit`.
         """
-        return self.submit_all(checked_under(policies, uri=uri, **about))
+        return self.submit_all(validated_under(policies, uri=uri, **about))
 
     def submit_many(
         self,
@@ -96,7 +98,7 @@ class Client:
         policy: str | Sequence[str] = "",
         *,
         on_tickets: Callable[[Sequence[Ticket]], None] = lambda _: None,
-        **shared: Unpack[Shared],
+        **shared: Unpack[SharedFields],
     ) -> Submitted:
         """Accept any number of images in bounded memory: while some thousands are committed, the next is read.
 
@@ -112,10 +114,10 @@ class Client:
                 if isinstance(image, Submission):
                     yield image
                 else:
-                    yield from checked_under(policy, uri=image, **shared)
+                    yield from validated_under(policy, uri=image, **shared)
 
         total = Submitted()
-        for tickets in behind(self.submit_all, in_chunks(submissions())):
+        for tickets in pipelined(self.submit_all, in_chunks(submissions())):
             total = total.plus(tickets)
             on_tickets(tickets)
         return total
@@ -130,21 +132,21 @@ class Client:
         """
         if not submissions:
             return []
-        _again(self._bound.admit)(len(submissions))
+        _again(self._backpressure.admit)(len(submissions))
         pinned = _again(pin)(self._engine, {s.policy for s in submissions})
         ids = ids or [new_id() for _ in submissions]
-        rung = self._ringing.promise(submissions)
+        rung = self._ring_policy.promise(submissions)
         started_ns = time.time_ns()
         with metrics.timed(metrics.SUBMIT_SECONDS):
             tickets = _again(submit)(self._engine, submissions, pinned, ids, rung=rung)
         metrics.count_tickets(tickets)
         tracing.submitted(tickets, started_ns=started_ns)
         if rung:
-            self._ringing.ring(submissions, tickets)
+            self._ring_policy.ring(submissions, tickets)
         return tickets
 
     def close(self) -> None:
-        self._ringing.close()
+        self._ring_policy.close()
         self._engine.dispose()
         tracing.flush()
 

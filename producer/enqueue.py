@@ -14,36 +14,36 @@ from tenacity import (
 from moderation.assessment import Submission, Ticket
 from moderation.errors import InvalidSubmission, QueueFull, Unavailable
 from moderation.settings import QueueSettings
-from producer.bookmark import Bookmark, Place
-from producer.checking import Shared, checked_under
+from producer.checkpoint import Checkpoint, Position
 from producer.chunks import CHUNK
 from producer.client import Client
-from producer.refusals import Refusals
-from producer.sources import Item, Refusal, Source, Step
+from producer.rejects import Rejects
+from producer.sources import Item, Reject, Source, SourceStep
+from producer.validation import SharedFields, validated_under
 
-_Step = tuple[int, Step]  # with the position of its source
+_Step = tuple[int, SourceStep]  # with the position of its source
 
 PATIENCE_S = 600  # a Postgres that is away for longer than ten minutes is somebody's work
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SubmitOptions:
     """What the images are submitted under. again: judge anew what is known, once for each run."""
 
     policies: Sequence[str]
-    shared: Shared = field(default_factory=lambda: Shared())
+    shared: SharedFields = field(default_factory=lambda: SharedFields())
     again: bool = False
 
     def submissions(self, item: Item, run: str) -> list[Submission]:
         """Checked, one for each policy. Raises InvalidSubmission."""
-        fields = Shared(**self.shared)
+        fields = SharedFields(**self.shared)
         if item.metadata is not None:
             fields["metadata"] = item.metadata
         if item.priority is not None:
             fields["priority"] = item.priority
         if not self.again:
-            return checked_under(self.policies, uri=item.uri, key=self._key(item), **fields)
-        made = checked_under(self.policies, uri=item.uri, reuse=False, **fields)
+            return validated_under(self.policies, uri=item.uri, key=self._key(item), **fields)
+        made = validated_under(self.policies, uri=item.uri, reuse=False, **fields)
         # A key of this run, so that going on doubles nothing; the ref in it, as two revisions of a policy may be asked.
         return [s.model_copy(update={"key": f"again:{run}/{s.policy}/{item.key[:300]}"}) for s in made]
 
@@ -52,19 +52,23 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Watching:
+class EnqueueCallbacks:
     """Who is told. progress: the place, and the share of all sources that was read, where that is known."""
 
-    progress: Callable[[Place, float | None], None] = lambda *_: None
+    progress: Callable[[Position, float | None], None] = lambda *_: None
     tickets: Callable[[Sequence[Ticket]], None] = lambda _: None
     waiting: Callable[[str], None] = lambda _: None
 
 
-class Enqueuing:
+class EnqueueRun:
     """One run over the sources. client: None only checks and counts."""
 
     def __init__(
-        self, sources: Sequence[Source], wanted: Wanted, client: Client | None, watching: Watching
+        self,
+        sources: Sequence[Source],
+        wanted: SubmitOptions,
+        client: Client | None,
+        watching: EnqueueCallbacks,
     ) -> None:
         self._sources = sources
         self._wanted = wanted
@@ -73,33 +77,33 @@ class Enqueuing:
         rows = min(CHUNK, QueueSettings().bound or CHUNK)  # more than the bound would never find room
         self._size = max(1, rows // len(wanted.policies))
 
-    def run(self, place: Place, refusals: Refusals, bookmark: Bookmark | None) -> Place:
+    def run(self, place: Position, rejects: Rejects, checkpoint: Checkpoint | None) -> Position:
         """Everything behind `place`. Returns where it ended, with the counts of the whole run."""
         steps = self._steps(place)
         while chunk := list(islice(steps, self._size)):
-            place = self._chunk(chunk, place, refusals)
-            if bookmark is not None:
-                bookmark.write(place)
+            place = self._chunk(chunk, place, rejects)
+            if checkpoint is not None:
+                checkpoint.write(place)
             number, last = chunk[-1]
             self._watching.progress(place, self._done(number, last.done))
         return place
 
-    def _steps(self, place: Place) -> Iterator[_Step]:
+    def _steps(self, place: Position) -> Iterator[_Step]:
         """Of all sources, each with its source's position."""
         for number in range(place.source, len(self._sources)):
             after = place.cursor if number == place.source else None
             for step in self._sources[number].read(after):
                 yield number, step
 
-    def _chunk(self, steps: Sequence[_Step], place: Place, refusals: Refusals) -> Place:
+    def _chunk(self, steps: Sequence[_Step], place: Position, rejects: Rejects) -> Position:
         submissions: list[Submission] = []
         refused = 0
         for number, step in steps:
             try:
                 submissions += self._checked(step.what, place.run)
-            except _RefusedError as exc:
+            except _RejectedError as exc:
                 refused += 1
-                refusals.add(self._sources[number].name, step.line, exc.refusal)
+                rejects.add(self._sources[number].name, step.line, exc.refusal)
         tickets = self._submitted(submissions)
         known = sum(ticket.known for ticket in tickets)
         accepted = (len(tickets) if self._client else len(submissions)) - known
@@ -112,16 +116,16 @@ class Enqueuing:
             known=place.known + known,
             cancelled=place.cancelled + sum(ticket.cancelled for ticket in tickets),
             refused=place.refused + refused,
-            refused_bytes=refusals.flush(),
+            refused_bytes=rejects.flush(),
         )
 
-    def _checked(self, what: Item | Refusal, run: str) -> list[Submission]:
-        if isinstance(what, Refusal):
-            raise _RefusedError(what)
+    def _checked(self, what: Item | Reject, run: str) -> list[Submission]:
+        if isinstance(what, Reject):
+            raise _RejectedError(what)
         try:
             return self._wanted.submissions(what, run)
         except InvalidSubmission as exc:
-            raise _RefusedError(Refusal(str(exc), what.uri)) from exc
+            raise _RejectedError(Reject(str(exc), what.uri)) from exc
 
     def _submitted(self, submissions: Sequence[Submission]) -> list[Ticket]:
         """Committed. Waits while the ledger is away: every submission has its key, so a repeat is harmless."""
@@ -152,7 +156,7 @@ def _is_enough(state: RetryCallState) -> bool:
     return not full and (state.seconds_since_start or 0) > PATIENCE_S
 
 
-class _RefusedError(Exception):
-    def __init__(self, refusal: Refusal) -> None:
+class _RejectedError(Exception):
+    def __init__(self, refusal: Reject) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal

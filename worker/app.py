@@ -3,7 +3,7 @@
 Reads DATABASE_URL and REDIS_URL, or finds the `vetline up` of this folder.
 """
 
-from moderation.services.known import known_services
-from worker.assembly import assemble
+from moderation.services.resolve import known_services
+from worker.broker.factory import make_worker_app
 
-app = assemble(*known_services())
+app = make_worker_app(*known_services())

@@ -4,12 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-
-from moderation.cli.opening import check_tables
-from moderation.errors import BadSetting
-from moderation.ledger.engine import open_ledger
-from moderation.services.desk import resolve
 
 commands = typer.Typer()
 
@@ -26,11 +20,20 @@ def worker(
         str | None, typer.Option(help="`all`, or numbers such as 0,1: a worker with its own SGLang for each.")
     ] = None,
 ) -> None:
-    """Claim, fetch, decode, judge and record, until SIGTERM; then finish what is in hand."""
-    # Celery and the judges are loaded here, not when `vetline --help` is asked for.
-    from worker.assembly import assemble
-    from worker.fleet import run_fleet
-    from worker.gpus import chosen
+    """Run a worker: claim, fetch, decode, judge and record.
+
+    It runs until SIGTERM or Ctrl-C, and finishes what is in hand before it ends.
+    """
+    # Loaded here, as the other commands of this file need none of it; worker-status is asked every few seconds.
+    from pydantic import ValidationError
+
+    from moderation.cli.open_ledger import check_tables
+    from moderation.errors import BadSetting
+    from moderation.ledger.engine import open_ledger
+    from moderation.services.resolve import resolve
+    from worker.broker.factory import make_worker_app
+    from worker.gpu.devices import chosen
+    from worker.host.fleet import run_fleet
     from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
@@ -50,7 +53,7 @@ def worker(
         engine.dispose()
         if on_gpus:
             raise typer.Exit(run_fleet(services, on_gpus, settings))
-        app = assemble(services.database_url, services.redis_url, settings)
+        app = make_worker_app(services.database_url, services.redis_url, settings)
         # Gossip costs the square of the number of workers, and nothing here listens to it.
         celery_worker = app.Worker(
             hostname=settings.node, quiet=True, without_gossip=True, without_mingle=True, loglevel="INFO"
@@ -67,8 +70,11 @@ def worker_status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Ask the workers here whether they would take an item now; exit 0 ready, 75 waiting, 1 not well or none."""
-    from worker.asking import worker_status as run
+    """Ask the workers here whether they are ready.
+
+    Exit code 0: ready. 75: waiting for something, such as SGLang. 1: not well, or no worker runs here.
+    """
+    from worker.health.status_command import worker_status as run
 
     raise typer.Exit(run(port=port, live_only=live, as_json=as_json))
 
@@ -85,9 +91,11 @@ def up(
         int | None, typer.Option(help="Where Flower listens on loopback; 5555 if free.")
     ] = None,
 ) -> None:
-    """Run Postgres, Redis, a worker and Flower here, until Ctrl-C. Whatever is configured is used instead."""
-    # Loaded here, not when `vetline --help` is asked for; so below.
-    from worker.up import up as run
+    """Run Postgres, Redis, a worker and Flower here.
+
+    A service that DATABASE_URL or REDIS_URL names is used instead of one of its own. Ctrl-C ends all of it.
+    """
+    from worker.host.up import up as run
 
     given = {"--judge": judge, "--concurrency": concurrency}
     options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
@@ -97,10 +105,15 @@ def up(
 
 @commands.command()
 def demo(
-    samples: Annotated[Path, typer.Argument(help="A folder of images, or one image.")] = Path("samples"),
+    samples: Annotated[
+        Path, typer.Argument(metavar="SAMPLES", help="A folder of images, or one image.")
+    ] = Path("samples"),
 ) -> None:
-    """Judge sample images on this machine with the small CPU judge and print their verdicts."""
-    from worker.demo import demo as run
+    """Judge sample images here with the small CPU judge.
+
+    Prints a verdict for each image, and needs no GPU.
+    """
+    from worker.host.demo import demo as run
 
     raise typer.Exit(run(samples))
 
@@ -112,7 +125,10 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Look at this machine and its settings, a line for each thing; exit 1 where there is a problem."""
-    from worker.doctor import doctor as run
+    """Check this machine, its services and its settings.
+
+    Prints a line for each check. Exit code 1 where there is a problem.
+    """
+    from worker.doctor.command import doctor as run
 
     raise typer.Exit(run(worker_only=worker, as_json=as_json))

@@ -10,7 +10,7 @@ from moderation import metrics
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.claim import beat
 from moderation.settings import LeaseSettings
-from worker.hand import Hand
+from worker.processing.held_claims import HeldClaims
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ class Heartbeat:
     def __init__(
         self,
         engine: Engine,
-        hand: Hand,
+        held_claims: HeldClaims,
         settings: LeaseSettings,
         *,
         settle: Callable[[], None] = lambda: None,
@@ -35,7 +35,7 @@ class Heartbeat:
     ) -> None:
         self._tick = tick
         self._engine = engine
-        self._hand = hand
+        self._held_claims = held_claims
         self._settings = settings
         self._settle = settle
         self._stopped = threading.Event()
@@ -55,7 +55,7 @@ class Heartbeat:
             wait_s = self._settings.beat_s if self._beat() else _TRY_AGAIN_S
 
     def _beat(self) -> bool:
-        held = self._hand.held()
+        held = self._held_claims.held()
         try:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
             self._settle()
@@ -68,7 +68,7 @@ class Heartbeat:
             log.exception("beat_failed")
             return False
         # An item that ended between `held` and the statement is no loss.
-        for claim in [c for c in self._hand.held() if c.id in lost and c in held]:
+        for claim in [c for c in self._held_claims.held() if c.id in lost and c in held]:
             metrics.LEASES_LOST.labels("beat").inc()
             log.warning("lease_lost", assessment=str(claim.id), attempt=claim.attempt)
         return True

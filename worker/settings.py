@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from worker.gpu import gpu_name
+from worker.gpu.name import gpu_name
 
 
 def split_names(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from moderation import faults, metrics
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
-from moderation.ledger.relay import Due, ring_due, rung
+from moderation.ledger.relay import Due, count_pushed, ring_due
 from moderation.ledger.sweep import another_swept, any_overdue, expire, find_lost
 from moderation.settings import LeaseSettings, QueueSettings
 
@@ -98,7 +98,7 @@ class Sweeper:
         depth = self._queue.depth
         count = ring_due(self._engine, self._push, urgent=depth, others=depth, only_first=True)
         # A row rung is either in a message or popped a moment ago; a Redis that was emptied has room at once.
-        waiting, messages = rung(self._engine), self._doorbell.depths()
+        waiting, messages = count_pushed(self._engine), self._doorbell.depths()
         ahead = [
             min(rows, waiting_in * self._queue.bundle)
             for rows, waiting_in in zip((waiting.urgent, waiting.others), messages, strict=True)

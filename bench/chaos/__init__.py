@@ -2,7 +2,7 @@
 
 plan      how many of which fault, seeded
 history   one JSON line for each event: what was accepted, who was killed, what was stopped
-crew      the workers, started again whenever they end
+workers   the workers, started again whenever they end
 monkey    the faults
 checker   the verdict over the run, from the history file and the database alone
 peer      the same kills over plain Celery with its recommended settings

@@ -1,6 +1,7 @@
 """Run chaos, print one table, keep it with machine and commit.
 
-Exit 1 unless nothing was lost or doubled, and nothing but poison failed.
+good = good and not outcome.breaches and outcome.given_out_agrees
+return 0 if good else 1
 """
 
 import argparse
@@ -40,6 +41,7 @@ def main() -> int:
     Console(stderr=True).print(f"history and logs: {folder}")
     wanted = {"poison": plan.poison} if plan.poison else {}
     good = outcome.lost == outcome.doubled == outcome.still_open == 0 and outcome.failed == wanted
+    good = good and not outcome.breaches and outcome.given_out_agrees
     return 0 if good else 1
 
 

@@ -8,6 +8,9 @@ from pydantic import BaseModel
 from sqlalchemy import Engine, text
 
 from bench.chaos.history import read_history
+from bench.followers import agree, compared
+from moderation.ledger.audit.run import audit
+from tests.support.given_out import Comparison
 
 
 class Outcome(BaseModel):
@@ -24,6 +27,7 @@ class Outcome(BaseModel):
     charged_again: int  # assessments charged more than one attempt
     given_back: int
     set_aside: int
+    breaches: list[str]  # that the audit found at the end; each kind with its first ids
     faults: dict[str, int]
     exits_of_their_own: dict[
         str, int
@@ -32,13 +36,18 @@ class Outcome(BaseModel):
     again_s_p50: float | None  # from a worker's death to its items running again
     again_s_p99: float | None
     again_s_max: float | None
+    given_out: dict[str, Comparison]  # what feed, consumer and webhook were given, against the table
+
+    @property
+    def given_out_agrees(self) -> bool:
+        return agree(self.given_out)
 
 
 _FAULTS = ("kill", "term", "freeze", "flush", "redis_kill", "postgres_stop")
 
 
-def check(history: Path, engine: Engine) -> Outcome:
-    """Hold the history against the database."""
+def check(history: Path, engine: Engine, given: dict[str, list[str]]) -> Outcome:
+    """Hold the history against the database. given: the ids that each reader got, in its order."""
     events = list(read_history(history))
     accepted = {event["id"] for event in events if event["event"] == "accepted"}
     with engine.connect() as connection:
@@ -73,12 +82,14 @@ def check(history: Path, engine: Engine) -> Outcome:
         charged_again=sum(row.charged > 1 for row in rows.values()),
         given_back=sum(row["outcome"] == "given_back" for row in attempts),
         set_aside=failed.count("poison"),
+        breaches=[f"{one.check}: {one.what}: {one.count} {one.ids}" for one in audit(engine).findings],
         faults={fault: sum(event["event"] == fault for event in events) for fault in _FAULTS},
         exits_of_their_own=_exits(events),
         gone_s_max=max((event["took_s"] for event in events if event["event"] == "gone"), default=None),
         again_s_p50=_quantile(again_s, 0.50),
         again_s_p99=_quantile(again_s, 0.99),
         again_s_max=max(again_s, default=None),
+        given_out=compared(engine, given),
     )
 
 

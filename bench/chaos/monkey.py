@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import redis
 
-from bench.chaos.crew import Crew, Post
 from bench.chaos.history import History
 from bench.chaos.plan import Plan
+from bench.chaos.workers import Workers, WorkerSlot
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 
@@ -26,7 +26,7 @@ class Monkey:
     def __init__(
         self,
         plan: Plan,
-        crew: Crew,
+        workers: Workers,
         *,
         history: History,
         busy: Callable[[], set[str]],
@@ -34,7 +34,7 @@ class Monkey:
         redis_server: LocalRedis,
     ) -> None:
         self._plan = plan
-        self._crew = crew
+        self._workers = workers
         self._history = history
         self._busy = busy
         self._postgres = postgres
@@ -69,26 +69,26 @@ class Monkey:
         for thread in self._frozen.values():
             thread.join()
 
-    def wait_for_the_crew(self) -> None:
+    def wait_for_the_workers(self) -> None:
         """Until the pace allows another fault and every worker that is not frozen is up.
 
-        What is counted is what a death costs a crew that is there, not how long a backlog waits where nobody lives
+        What is counted is what a death costs workers that is there, not how long a backlog waits where nobody lives
         long enough to take it: without this, two cores start workers and do little else.
         """
         time.sleep(max(0.0, self._next_at - time.monotonic()))
         end = time.monotonic() + _READY_WITHIN_S
-        while not all(self._crew.is_up(post) for post in self._awake()) and time.monotonic() < end:
+        while not all(self._workers.is_up(post) for post in self._awake()) and time.monotonic() < end:
             time.sleep(_LOOK_EVERY_S)
         self._next_at = time.monotonic() + self._plan.pace_s
 
     def _end_a_busy_worker(self, fault: str) -> None:
         self._wait(0, 0.4)
-        while (took_s := self._crew.end(post := self._victim(), fault)) is None:
+        while (took_s := self._workers.end(post := self._victim(), fault)) is None:
             pass  # poison was faster
         if fault == "term":
             self._history.note("gone", worker=post.name, took_s=round(took_s, 2))
 
-    def _victim(self) -> Post:
+    def _victim(self) -> WorkerSlot:
         """A worker with work in hand, or any if none has for a long while."""
         end = time.monotonic() + _READY_WITHIN_S
         while True:
@@ -99,18 +99,18 @@ class Monkey:
                 return self._random.choice(awake)
             time.sleep(_LOOK_EVERY_S)
 
-    def _awake(self) -> list[Post]:
+    def _awake(self) -> list[WorkerSlot]:
         frozen = self._still_frozen()
-        return [post for post in self._crew.posts if post.number not in frozen]
+        return [post for post in self._workers.posts if post.number not in frozen]
 
     def _still_frozen(self) -> set[int]:
         return {number for number, thread in self._frozen.items() if thread.is_alive()}
 
     def _freeze(self) -> None:
         seconds = self._plan.lease_s + 5
-        while not self._crew.stop(post := self._victim(), seconds):
+        while not self._workers.stop(post := self._victim(), seconds):
             pass
-        thread = threading.Thread(target=self._crew.go_on_after, args=(post, seconds), daemon=True)
+        thread = threading.Thread(target=self._workers.go_on_after, args=(post, seconds), daemon=True)
         self._frozen[post.number] = thread
         thread.start()
 

@@ -19,10 +19,10 @@ import redis
 from celery import Celery
 from rich.console import Console
 
-from bench.chaos.crew import Crew
 from bench.chaos.history import History, read_history
 from bench.chaos.monkey import Monkey
 from bench.chaos.plan import Plan
+from bench.chaos.workers import Workers
 from bench.plain_celery import plain_celery
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
@@ -72,7 +72,7 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
             LocalPostgres.start(folder / "postgres")
         )  # the monkey's; nothing uses it
         history = History(folder / "history.jsonl")
-        crew = Crew(
+        workers = Workers(
             ["-m", "bench.chaos.peer", "worker"],
             {"PEER_BROKER": broker.url, "PEER_NOTES": notes.url, "PEER_THREADS": str(plan.threads)},
             plan.workers,
@@ -83,7 +83,7 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
         client = stack.enter_context(redis.Redis.from_url(notes.url))
         monkey = Monkey(
             plan,
-            crew,
+            workers,
             history=history,
             busy=lambda: {
                 name.decode() for name, count in client.hgetall("in_hand").items() if int(count) > 0
@@ -91,11 +91,11 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
             postgres=postgres,
             redis_server=broker,
         )
-        crew.start()
+        workers.start()
         _send_and_break(plan, make_app(broker.url), monkey)
         monkey.rest()
         _settle(client)
-        crew.dismiss()
+        workers.dismiss()
         done = Counter(int(item) for item in client.lrange("done", 0, -1))
     lost = sum(number not in done for number in range(plan.items))
     kills = sum(event["event"] == "kill" for event in read_history(history.path))
@@ -107,7 +107,7 @@ def _send_and_break(plan: Plan, sender: Celery, monkey: Monkey) -> None:
     faults = plan.faults
     per_step = -(-plan.items // max(1, len(faults)))
     for step, fault in enumerate(faults):
-        monkey.wait_for_the_crew()
+        monkey.wait_for_the_workers()
         for item in range(step * per_step, min(plan.items, (step + 1) * per_step)):
             sender.send_task("peer.judge", (item, plan.latency_s), queue=_QUEUE)
         monkey.do(fault)

@@ -10,23 +10,26 @@ from rich.console import Console
 from sqlalchemy import Engine, TextClause, text
 
 from bench.chaos.checker import Outcome, check
-from bench.chaos.crew import Crew
 from bench.chaos.history import History
 from bench.chaos.monkey import Monkey
 from bench.chaos.plan import Plan
+from bench.chaos.workers import Workers
+from bench.followers import NEXT_ID, WEBHOOK_ENV, Endpoint, Follower
 from moderation.errors import LedgerUnavailable
 from moderation.ledger import migrate
+from moderation.ledger.counters import counts
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.tally import counts
 from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from producer import Client
 from tests.support.sglang_server import ScriptedServer
+from tests.support.transaction_ids import go_on_at
 
 console = Console(stderr=True, highlight=False)
 
 _POLICY = "llavaguard-default"
+_READ_OUT_S = 60.0
 _TERMINAL = ("done", "failed", "cancelled")
 _BUSY = text("SELECT DISTINCT worker FROM assessment WHERE state = 'running'")
 
@@ -46,8 +49,11 @@ def run(plan: Plan, folder: Path) -> Outcome:
         stack.callback(engine.dispose)
         migrate.upgrade(engine)
         seed_builtin(engine)
+        engine.dispose()
+        go_on_at(postgres, folder / "postgres", NEXT_ID)
+        readers = _Readers(stack, engine, postgres.url)
         uris = [_image(images, plan, number) for number in range(plan.items)]
-        crew = Crew(
+        workers = Workers(
             ["-m", "moderation.cli", "worker", "--sglang-url", server.url, "--name"],
             _worker_env(plan, postgres.url, redis_server.url, images),
             plan.workers,
@@ -57,20 +63,42 @@ def run(plan: Plan, folder: Path) -> Outcome:
         )
         monkey = Monkey(
             plan,
-            crew,
+            workers,
             history=history,
             busy=lambda: _workers(engine, _BUSY),
             postgres=postgres,
             redis_server=redis_server,
         )
         client = stack.enter_context(Client(postgres.url, redis_server.url))
-        crew.start()
-        stack.callback(crew.dismiss)
+        workers.start()
+        stack.callback(workers.dismiss)
         _break_while_submitting(plan, monkey, uris, client, history)
         monkey.rest()
         _wait_for_the_end(plan, engine)
-        crew.dismiss()
-        return check(history.path, engine)
+        given = readers.read_out()
+        workers.dismiss()
+        return check(history.path, engine, given)
+
+
+class _Readers:
+    """Everybody who reads the feed of a run. The workers send to the endpoint."""
+
+    def __init__(self, stack: ExitStack, engine: Engine, database_url: str) -> None:
+        self._engine = engine
+        self._feed = stack.enter_context(Follower(database_url))
+        self._consumer = stack.enter_context(Follower(database_url, consumer="chaos"))
+        self._endpoint = stack.enter_context(Endpoint(engine))
+
+    def read_out(self) -> dict[str, list[str]]:
+        """What each was given once nothing is left, or it has had a minute to come to the end."""
+        for follower in (self._feed, self._consumer):
+            follower.read_out(self._engine, limit_s=_READ_OUT_S)
+        self._endpoint.read_out(limit_s=_READ_OUT_S)
+        return {
+            "feed": list(self._feed.given),
+            "consumer": list(self._consumer.given),
+            "webhook": self._endpoint.given,
+        }
 
 
 def _image(folder: Path, plan: Plan, number: int) -> str:
@@ -94,6 +122,7 @@ def _worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> 
         "VETLINE_LEASE_LEASE_S": str(plan.lease_s),
         "VETLINE_LEASE_BEAT_S": str(plan.lease_s / 4),
         "VETLINE_FAULT": "judge=kill~poison",
+        **WEBHOOK_ENV,
     }
 
 
@@ -114,7 +143,7 @@ def _break_while_submitting(
     per_step = -(-len(uris) // steps)
     for step in range(steps):
         if faults:
-            monkey.wait_for_the_crew()
+            monkey.wait_for_the_workers()
         chunk = uris[step * per_step : (step + 1) * per_step]
         submitting = threading.Thread(target=_submit, args=(client, chunk, step * per_step, history))
         submitting.start()

@@ -35,12 +35,12 @@ from bench.gpu.servers import Fleet
 from bench.gpu.set_ups import OURS
 from bench.gpu.spoken import TOKENS
 from bench.machine import RUNTIME_PACKAGES, describe_machine
+from moderation.ledger.counters import counts
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.tally import counts
-from moderation.services.child import Child
-from moderation.services.desk import Services, resolve
+from moderation.services.child import ChildProcess
+from moderation.services.resolve import Services, resolve
 from moderation.settings import ServiceSettings
-from worker.crew import environment, prepare, start, vetline
+from worker.host.child_processes import environment, prepare, start, vetline
 from worker.judges.prompts import END_TOKEN_ID
 
 SIZE = (640, 480)
@@ -232,7 +232,7 @@ class Bench:
             **found, "at_the_server": depth.median, **_gpu(gpu), "cpu_ms_per_image": cpu, "host_profile": sampled.found,
         }  # fmt: skip
 
-    def _start_worker(self, batch: str, each: Round, url: str, services: Services) -> Child:
+    def _start_worker(self, batch: str, each: Round, url: str, services: Services) -> ChildProcess:
         settings = {
             "VETLINE_FETCH_FILE_ROOTS": str(self._folder.resolve()), "VETLINE_SGLANG_PROFILE": "greedy",
             "VETLINE_SGLANG_MAX_NEW_TOKENS": str(TOKENS), "VETLINE_LOG_STYLE": "json", "VETLINE_WORKER_NAME": batch,

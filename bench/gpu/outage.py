@@ -26,12 +26,12 @@ from sqlalchemy import Engine, text
 from bench.gpu.pictures import jpegs
 from bench.gpu.spoken import TOKENS
 from bench.machine import RUNTIME_PACKAGES, describe_machine
+from moderation.ledger.counters import counts
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.tally import counts
-from moderation.services.child import Child
-from moderation.services.desk import Services, resolve
+from moderation.services.child import ChildProcess
+from moderation.services.resolve import Services, resolve
 from moderation.settings import ServiceSettings
-from worker.crew import environment, prepare, start, vetline
+from worker.host.child_processes import environment, prepare, start, vetline
 
 BATCH = "outage"
 START_S, FINISH_S = 420.0, 420.0
@@ -121,7 +121,7 @@ class Worker:
             "VETLINE_SGLANG_PROFILE": "greedy", "VETLINE_SGLANG_MAX_NEW_TOKENS": str(TOKENS),
         }  # fmt: skip
         command = vetline("worker", "--concurrency", str(args.in_flight))
-        self._child: Child = start(command, environment(services, **own), log=self._log)
+        self._child: ChildProcess = start(command, environment(services, **own), log=self._log)
         self._servers: set[int] = set()
 
     def said(self, event: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from bench.plain_celery import plain_celery
 from bench.queue import peers
 from bench.queue.ground import POLICY, CpuWatch, Ground, wait_until
 from bench.queue.plan import Plan
-from moderation.ledger import tally
+from moderation.ledger import counters
 from producer import Client
 
 _LIMIT_S = 600.0
@@ -95,7 +95,7 @@ def _timed(
 
 
 def _ended(ground: Ground) -> int:
-    found = tally.counts(ground.engine)
+    found = counters.counts(ground.engine)
     assert not found.get("failed"), _failures(ground)
     return found.get("done", 0)
 

@@ -15,11 +15,11 @@ from sqlalchemy import Engine, text
 from bench.queue.ground import POLICY, Ground
 from bench.queue.plan import Plan
 from moderation.assessment import Claim, Submission
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.claim import beat, claim
 from moderation.ledger.engine import transaction
 from moderation.ledger.policies import PinnedPolicy, pin
-from moderation.ledger.recording import record_all
+from moderation.ledger.record import record_all
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.submit import new_id, submit
 from tests.support.ledger import verdict
@@ -56,7 +56,7 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
         # No more often than there are waiting rows for: half of them.
         times = min(plan.times, size // 2 // (_GROUP + 1))
         found[str(size)] = _timed_all(ground.engine, pinned, times)
-    assert _exact(ground.engine) == tally.counts(ground.engine), "the tally is exact"
+    assert _exact(ground.engine) == counters.counts(ground.engine), "the tally is exact"
     return found
 
 
@@ -94,9 +94,9 @@ def _timed_all(engine: Engine, pinned: dict[str, PinnedPolicy], times: int) -> d
         held.append(claim(engine, _popped(groups, _GROUP), worker="w", lease_s=600))
 
     found = {
-        "status": _times(times, lambda: (tally.counts(engine), tally.pace(engine))),
+        "status": _times(times, lambda: (counters.counts(engine), counters.pace(engine))),
         "status_of_a_batch": _times(
-            times, lambda: (tally.counts(engine, batch="crawl-3"), tally.pace(engine))
+            times, lambda: (counters.counts(engine, batch="crawl-3"), counters.pace(engine))
         ),
         "relay_of_17": ring,
         "claim": _times(times, one),

@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 
-import worker.station
+import worker.service
+from intake.decode import Decoder
+from intake.fetch import Fetcher
+from intake.picture import Fetched, Picture, View
+from intake.settings import DecodeSettings, FetchSettings
 from moderation.log import configure_logging
 from moderation.policy import PolicyRevision
 from moderation.settings import ServiceSettings
 from moderation.verdict import Basis, Judgement, Rating, Rung
-from worker.assembly import assemble
-from worker.images.decode import Decoder
-from worker.images.fetch import Fetcher
-from worker.images.picture import Fetched, Picture, View
-from worker.images.settings import DecodeSettings, FetchSettings
+from worker.broker.factory import make_worker_app
 from worker.judges.protocol import Runtime
+from worker.processing.components import Components, make_limiter
 from worker.settings import WorkerSettings
-from worker.tools import Tools, make_turns
 
 _ANSWER_S = 1.0  # of a simulated runtime, however many it has in hand up to its rate
 
@@ -85,17 +85,17 @@ class NoDecoder:
         """Nothing to let go of."""
 
 
-def make_tools(images_per_s: int, *, bare: bool) -> Callable[[WorkerSettings], Tools]:
-    def tools(settings: WorkerSettings) -> Tools:
-        return Tools(
+def make_tools(images_per_s: int, *, bare: bool) -> Callable[[WorkerSettings], Components]:
+    def components(settings: WorkerSettings) -> Components:
+        return Components(
             fetcher=NoFetcher() if bare else Fetcher(FetchSettings()),  # type: ignore[arg-type]  # as far as it is used
             decoder=NoDecoder() if bare else Decoder(DecodeSettings()),  # type: ignore[arg-type]  # as above
             judge=AtOnce(images_per_s),
             judge_timeout_s=settings.judge_timeout_s,
-            turns=make_turns(settings),
+            limiter=make_limiter(settings),
         )
 
-    return tools
+    return components
 
 
 def main() -> None:
@@ -107,12 +107,14 @@ def main() -> None:
     given = parser.parse_args()
     configure_logging()
     # The worker asks for its tools by this name; all else in it is as it is.
-    worker.station.make_tools = make_tools(given.images_per_s, bare=given.bare)  # type: ignore[attr-defined, assignment]
+    worker.service.make_components = make_tools(given.images_per_s, bare=given.bare)  # type: ignore[attr-defined, assignment]
     services = ServiceSettings()
     assert services.database_url is not None
     assert services.redis_url is not None
     settings = WorkerSettings(name=given.name, concurrency=given.threads)
-    app = assemble(services.database_url.get_secret_value(), services.redis_url.get_secret_value(), settings)
+    app = make_worker_app(
+        services.database_url.get_secret_value(), services.redis_url.get_secret_value(), settings
+    )
     app.Worker(
         hostname=settings.node, quiet=True, without_gossip=True, without_mingle=True, loglevel="INFO"
     ).start()

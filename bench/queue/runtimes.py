@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from bench.queue.ground import POLICY, CpuWatch, Ground, wait_until
 from bench.queue.plan import Plan
-from moderation.ledger import tally
+from moderation.ledger import counters
 from producer import Client
 
 _BY_WORKER = text("SELECT worker, count(*) AS n FROM attempt WHERE outcome = 'done' GROUP BY worker")
@@ -43,7 +43,7 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
         time.sleep(plan.watch_s)
         cores, took_s = watch.cores(), time.perf_counter() - started
         after = _by_worker(ground)
-        left = tally.counts(ground.engine).get("queued", 0)
+        left = counters.counts(ground.engine).get("queued", 0)
         for worker in workers:
             worker.terminate()  # all drain at once
     each = sorted((after[name] - before.get(name, 0)) / took_s for name in after)

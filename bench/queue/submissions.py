@@ -16,7 +16,7 @@ import psutil
 from bench.plain_celery import plain_celery
 from bench.queue.ground import POLICY, Ground
 from bench.queue.plan import Plan
-from moderation.ledger import tally
+from moderation.ledger import counters
 from producer import Client
 
 _SAMPLES = 20  # of memory, over the whole
@@ -31,7 +31,7 @@ def run(ground: Ground, plan: Plan) -> dict[str, Any]:
         check=True,
     )
     result: dict[str, Any] = json.loads(said.stdout)
-    result["in_ledger"] = sum(tally.counts(ground.engine).values())
+    result["in_ledger"] = sum(counters.counts(ground.engine).values())
     return result | {"apply_async_per_s": _apply_async(ground, plan.sent_by_peer)}
 
 

@@ -20,7 +20,7 @@ from moderation.assessment import Claim, Submission
 from moderation.doorbell import Doorbell
 from moderation.ledger.claim import claim
 from moderation.ledger.policies import PinnedPolicy, pin
-from moderation.ledger.recording import record_all
+from moderation.ledger.record import record_all
 from moderation.ledger.submit import new_id, submit
 from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Rung, Verdict
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from moderation.settings import LeaseSettings, LedgerSettings, QueueSettings
 from producer.chunks import CHUNK
-from worker.tempo import MOST_LINGER_S
+from worker.processing.item_pace import MOST_LINGER_S
 
 RESULTS = Path(__file__).parents[1] / "results"
 GPUS = (1, 16, 256)

@@ -1,1 +1,1 @@
-"""The commands of those who read verdicts."""
+"""Commands that read verdicts."""

@@ -9,11 +9,11 @@ import typer
 from sqlalchemy import Engine
 
 from moderation.cli.main import SOME_FAILED
-from moderation.cli.opening import opened_ledger
-from moderation.cli.output import print_table, progress_bar, span, talk
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.output import duration_text, print_table, progress_bar, talk
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSetting, InvalidSubmission, PolicyError
-from moderation.ledger import registry, tally
+from moderation.ledger import counters, registry
 from moderation.ledger.evaluation_runs import find_run, items_of, save_run, times_used
 from moderation.ledger.evaluations import cost_of
 from moderation.ledger.policies import PinnedPolicy
@@ -202,14 +202,14 @@ def wait_for_batch(engine: Engine, batch: str, *, sleep: Callable[[float], None]
     with progress_bar() as bar:
         task = bar.add_task("judge", total=None)
         while True:
-            found = tally.progress(engine, batch=batch)
+            found = counters.progress(engine, batch=batch)
             total = sum(found.states.values())
             bar.update(task, total=total, completed=total - found.open)
             if not found.open:
                 return
             if bar.disable and time.monotonic() - said >= _SAY_S:
                 said = time.monotonic()
-                left = f", {span(found.left_s)} left" if found.left_s is not None else ""
+                left = f", {duration_text(found.left_s)} left" if found.left_s is not None else ""
                 talk(f"judging {batch}: {total - found.open} of {total}{left}")
             sleep(_LOOK_S)
 
@@ -231,7 +231,7 @@ def _check_options(source: str, policy: str | None, own: bool, existing: bool) -
         )
 
 
-def _one(entry: registry.Entry) -> "Rules":
+def _one(entry: registry.RegistryEntry) -> "Rules":
     from consumer.evaluation.judging import Rules
 
     return Rules(PinnedPolicy(entry.id, entry.policy, entry.revision), entry.prompt_sha256)

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_jsonl, print_table, talk
-from moderation.cli.reading import Json
 from moderation.ledger.evaluation_runs import Run, find_run, items_of
 from moderation.ledger.evaluation_runs import runs as kept_runs
 

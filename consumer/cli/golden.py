@@ -6,9 +6,9 @@ from uuid import UUID
 
 import typer
 
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cli.reading import Json
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSource, InvalidSubmission
 from moderation.ledger import golden as ledger

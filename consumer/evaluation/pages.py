@@ -8,8 +8,8 @@ from typing import Any
 
 from consumer.evaluation.plots import draw
 from consumer.evaluation.report import SHOWN, Evaluation, lookup
+from consumer.output_file import written_aside
 from moderation.errors import BadSetting
-from moderation.export.output import written_aside
 
 _MOST_ROWS = 200  # of a list; report.json has more
 _LINKED = ("http://", "https://", "file://")

@@ -1,4 +1,4 @@
-"""The command `vetline`. Each package brings its own commands, by entry points: none imports another to show them."""
+"""The command `vetline`. `table` names the commands of all packages, and one's module is loaded when it is called."""
 
 import sys
 

@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 from sqlalchemy import Engine
 
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cli.reading import Json
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import GateRefused, InvalidSubmission
 from moderation.gate import read_gate
 from moderation.ledger import gates, registry
 from moderation.ledger.evaluation_runs import Run, find_run
 from moderation.ledger.gates import RuleResult
-from moderation.ledger.registry import Entry
+from moderation.ledger.registry import RegistryEntry
 
 Ref = Annotated[str, typer.Argument(metavar="ID@REV", help="The revision that is to go live.")]
 RunId = Annotated[
@@ -113,7 +113,7 @@ def releases(
         print_table(({name: getattr(one, name) for name in _RELEASES} for one in found), _RELEASES)
 
 
-def _meant(engine: Engine, ref: str, run: str | None) -> tuple[Entry, Run | None]:
+def _meant(engine: Engine, ref: str, run: str | None) -> tuple[RegistryEntry, Run | None]:
     """The revision and the run that it rests on. Raises GateRefused where the policy has no gate."""
     entry = registry.find(engine, ref)
     stands = gates.gate_of(engine, entry.policy)

@@ -1,4 +1,4 @@
-"""Gathers the commands, runs one, and turns what goes wrong into one clear line and a documented exit code.
+"""Runs the command that was typed, and turns what goes wrong into one clear line and a documented exit code.
 
 0 done, 1 failed, 2 misuse, 3 some items failed, 4 unsafe found where --fail-on unsafe asked, 75 a service is down,
 130 interrupted.
@@ -6,51 +6,65 @@
 
 import os
 import sys
-from importlib.metadata import entry_points, version
 
 import typer
 
+from moderation.cli.extras import EXTRAS
+from moderation.cli.lazy import LazyGroup
+from moderation.cli.table import COMMANDS
 from moderation.errors import Misuse, Unavailable, VetlineError
-from moderation.log import configure_logging
+from moderation.log import configure_logging, configure_when_used
 
 FAILED, MISUSE, SOME_FAILED, UNSAFE_FOUND, SERVICE_DOWN, INTERRUPTED = 1, 2, 3, 4, 75, 130
+
+COMPLETING = "_VETLINE_COMPLETE"  # set where a shell asks what may come next
 
 
 def _version(asked: bool) -> None:
     if asked:
+        from importlib.metadata import version
+
         typer.echo(f"vetline {version('vetline')}")
         raise typer.Exit
 
 
-def gather() -> typer.Typer:
-    """All commands of the installed packages, in the order of their entry points' names."""
+def command_line() -> typer.Typer:
+    """`vetline`, with every command of the table; none of them is loaded yet."""
     app = typer.Typer(
         name="vetline",
+        cls=LazyGroup,
         help="Run images past a safety policy, and lose none.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
 
     @app.callback()
     def root(
+        context: typer.Context,
         shown: bool = typer.Option(
             False, "--version", callback=_version, is_eager=True, help="Show the version."
         ),
     ) -> None:
-        configure_logging()
+        # A worker's modules log by structlog itself; what the others need of it is loaded with their first event.
+        called = COMMANDS.get(context.invoked_subcommand or "")
+        if called and called.app.startswith("worker."):
+            configure_logging()
+        else:
+            configure_when_used()
 
-    for point in sorted(entry_points(group="vetline.commands"), key=lambda p: p.name):
-        commands: typer.Typer = point.load()
-        app.registered_commands += commands.registered_commands
-        app.registered_groups += commands.registered_groups
     return app
 
 
 def main() -> None:
     """Run the command that was typed, and exit with its code."""
+    if COMPLETING in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
-        gather()()
+        command_line()(prog_name="vetline")
         code = 0
     except SystemExit as exc:
         # Ctrl-C reaches us as Typer's Abort, and a reader who left as a broken pipe; it ends both with code 1.
@@ -66,6 +80,11 @@ def main() -> None:
         code = _say(str(exc), SERVICE_DOWN)
     except VetlineError as exc:
         code = _say(str(exc), FAILED)
+    except ModuleNotFoundError as exc:
+        extra = EXTRAS.get(exc.name or "")
+        if extra is None:
+            raise
+        code = _say(f"{exc.name} is not installed: pip install 'vetline[{extra}]'", MISUSE)
     except BrokenPipeError:
         code = _nobody_reads()
     sys.exit(code)

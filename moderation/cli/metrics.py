@@ -17,22 +17,25 @@ def metrics(
     ] = "127.0.0.1",
     once: Annotated[bool, typer.Option("--once", help="Print them and end.")] = False,
 ) -> None:
-    """Serve the ledger's metrics until SIGTERM. What each means: docs/metrics.md."""
-    # Loaded here, not when `vetline --help` is asked for.
+    """Serve the ledger's metrics for Prometheus.
+
+    It runs until SIGTERM or Ctrl-C. docs/metrics.md says what each metric means.
+    """
+    # Loaded here, not for this command's --help.
     from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 
-    from moderation.cli.opening import check_tables
+    from moderation.cli.open_ledger import check_tables
     from moderation.cli.output import talk
     from moderation.doorbell import Doorbell
-    from moderation.exporter import LedgerCollector
     from moderation.ledger.engine import open_ledger
-    from moderation.ledger.watch import Watch
-    from moderation.services.desk import resolve
+    from moderation.ledger.gauge_poller import GaugePoller
+    from moderation.ledger_collector import LedgerCollector
+    from moderation.services.resolve import resolve
 
     with resolve(need_redis=True) as services:
         engine = open_ledger(services.database_url)
         check_tables(engine)
-        watch = Watch(engine)
+        watch = GaugePoller(engine)
         registry = CollectorRegistry()
         registry.register(LedgerCollector(watch, Doorbell(services.redis_url)))
         if once:

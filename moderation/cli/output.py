@@ -1,33 +1,29 @@
 """How commands show rows: a table for a person, JSON for a program. Data on stdout, talk on stderr."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+
+_SAY_S = 10.0  # between two lines of progress where stderr is no terminal
+
+if TYPE_CHECKING:  # rich is loaded where a table or a bar is drawn
+    from rich.progress import Progress
 
 Row = Mapping[str, Any]
 
 
 def talk(line: str) -> None:
     """One line for a person, on stderr."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line, markup=False)
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
-def span(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """A time span for a person, in the largest unit that says enough; "" for None."""
     if seconds is None:
         return ""
@@ -38,40 +34,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} d"
 
 
-class _Rate(ProgressColumn):
-    """Items a second since the start; the task's field `before` is what was done before it."""
-
-    def render(self, task: Task) -> Text:
-        rate = _rate(task)
-        return Text("" if rate is None else f"{rate:,.0f}/s")
-
-
-class _Left(ProgressColumn):
-    """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
-
-    def render(self, task: Task) -> Text:
-        rate, left = _rate(task), task.remaining
-        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
-
-
-def _rate(task: Task) -> float | None:
-    return (task.completed - task.fields.get("before", 0)) / task.elapsed if task.elapsed else None
-
-
-def progress_bar() -> Progress:
+def progress_bar() -> "Progress":
     """A bar on stderr where that is a terminal; nothing where nobody looks. Time left where the total is known."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        _Left(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+    from moderation.cli.progress import bar
+
+    return bar()
 
 
 def print_json(value: Any) -> None:
@@ -92,6 +59,9 @@ def print_table(
     rows: Iterable[Row], columns: Mapping[str, str], *, style: Callable[[Row], str | None] = lambda _: None
 ) -> int:
     """A table on stdout, as wide as the terminal. columns: heading by field. How many rows there were."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns.values():
@@ -117,3 +87,21 @@ def _shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
     return str(_plain(value)).replace("[", "\\[")
+
+
+@contextmanager
+def progress_counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Progress on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
+    total, said = 0, time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+
+        def more(count: int) -> None:
+            nonlocal total, said
+            total += count
+            bar.advance(task, count)
+            if bar.disable and time.monotonic() - said >= _SAY_S:
+                said = time.monotonic()
+                talk(f"{what}: {total}")
+
+        yield more

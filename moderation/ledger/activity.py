@@ -4,13 +4,13 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.crew import STATE
 from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.workers import STATE
 
 Row = dict[str, Any]
 
 # The newest verdicts come by the index of their order, so the cost is the same for any number of them. One that is not
-# in the crew is shown by what it holds: a worker of the release before.
+# in the workers is shown by what it holds: a worker of the release before.
 _WORKERS = text(f"""
     WITH newest AS (
         SELECT assessment_id, attempt, runtime || ' ' || runtime_version AS runtime, recorded_at

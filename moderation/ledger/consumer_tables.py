@@ -45,7 +45,11 @@ class FeedEpochRow(SQLModel, table=True):
 
 
 class ConsumerRow(SQLModel, table=True):
-    """A named consumer. epoch, xid, seq: up to where it has acknowledged. fence: grows with each taking of the name."""
+    """A named consumer. epoch, xid, seq: up to where it has acknowledged. fence: grows with each taking of the name.
+
+    given: verdicts that were given out and acknowledged. verified_epoch, verified_xid, verified_seq, verified_given: up
+    to this place, and this count, all that passes the filter is known to be given out; no place: nothing is known.
+    """
 
     __tablename__ = "consumer"
     __table_args__ = (PrimaryKeyConstraint("name", name="consumer_pk"),)
@@ -60,6 +64,11 @@ class ConsumerRow(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_column=_time())
     created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
     acknowledged_at: datetime | None = Field(default=None, sa_column=_time())
+    given: int = Field(sa_column=_count())
+    verified_epoch: int | None = None
+    verified_xid: str | None = Field(default=None, sa_column=Column(Xid8, nullable=True))
+    verified_seq: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    verified_given: int = Field(sa_column=_count())
 
 
 class WebhookRow(SQLModel, table=True):
@@ -67,6 +76,7 @@ class WebhookRow(SQLModel, table=True):
 
     due_at: no turn earlier. rung_at: when a message was sent for its turn, not answered yet.
     failures, failing_since: failed deliveries in a row, and when the first was.
+    given: verdicts that were delivered or set aside. verified_...: as of consumers.
     """
 
     __tablename__ = "webhook"
@@ -95,6 +105,11 @@ class WebhookRow(SQLModel, table=True):
     paused_at: datetime | None = Field(default=None, sa_column=_time())
     paused_because: str | None = Field(default=None, sa_column=_text(nullable=True))
     created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    given: int = Field(sa_column=_count())
+    verified_epoch: int | None = None
+    verified_xid: str | None = Field(default=None, sa_column=Column(Xid8, nullable=True))
+    verified_seq: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    verified_given: int = Field(sa_column=_count())
 
 
 class WebhookSecretRow(SQLModel, table=True):

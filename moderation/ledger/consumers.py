@@ -18,8 +18,8 @@ from moderation.ledger.engine import reaching_postgres
 from moderation.ledger.feed import Filter
 
 _ADD = text("""
-    INSERT INTO consumer (name, filter, epoch, xid, seq)
-    VALUES (:name, CAST(:filter AS jsonb), :epoch, CAST(:xid AS xid8), :seq)
+    INSERT INTO consumer (name, filter, epoch, xid, seq, verified_epoch, verified_xid, verified_seq)
+    VALUES (:name, CAST(:filter AS jsonb), :epoch, CAST(:xid AS xid8), :seq, :epoch, CAST(:xid AS xid8), :seq)
     ON CONFLICT DO NOTHING
 """)
 
@@ -29,12 +29,13 @@ _TAKE = text("""
     UPDATE consumer SET
         fence = fence + 1, holder = :holder, lease_until = clock_timestamp() + make_interval(secs => :lease_s)
     WHERE name = :name AND (lease_until IS NULL OR lease_until < clock_timestamp())
-    RETURNING fence, epoch, xid::text AS place_xid, seq
+    RETURNING fence, epoch, xid::text AS place_xid, seq, given
 """)
 
+# given is set, not added to: an acknowledgement whose answer was lost is repeated, and must count once.
 _ACKNOWLEDGE = text("""
     UPDATE consumer SET
-        epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq,
+        epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq, given = :given,
         acknowledged_at = now(),
         lease_until = clock_timestamp() + make_interval(secs => :lease_s)
     WHERE name = :name AND fence = :fence AND (epoch, xid, seq) <= (:epoch, CAST(:xid AS xid8), :seq)
@@ -43,10 +44,11 @@ _ACKNOWLEDGE = text("""
 
 _RELEASE = text("UPDATE consumer SET lease_until = NULL, holder = NULL WHERE name = :name AND fence = :fence")
 
-# Whoever reads under the name finds its fence gone.
+# Whoever reads under the name finds its fence gone. What lies before the new place is nobody's business any more.
 _MOVE = text("""
     UPDATE consumer SET
-        epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq, fence = fence + 1, lease_until = NULL, holder = NULL
+        epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq, fence = fence + 1, lease_until = NULL, holder = NULL,
+        verified_epoch = :epoch, verified_xid = CAST(:xid AS xid8), verified_seq = :seq, verified_given = given
     WHERE name = :name RETURNING name
 """)
 
@@ -66,12 +68,16 @@ _LIST = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """The right to read under a consumer's name, until its lease ends. fence: names this taking of it."""
+class ConsumerLease:
+    """The right to read under a consumer's name, until its lease ends. fence: names this taking of it.
+
+    given: verdicts given out under the name and acknowledged, until it was taken.
+    """
 
     name: str
     fence: int
     lease_s: float
+    given: int
 
 
 def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> None:
@@ -88,22 +94,27 @@ def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> No
         raise InvalidConsumer(f"the consumer {name} reads {said}; take another name for another filter")
 
 
-def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[Reader, Cursor] | None:
+def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[ConsumerLease, Cursor] | None:
     """The right to read and the place to go on from; None while another process has it."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_TAKE, {"name": name, "holder": holder, "lease_s": lease_s}).one_or_none()
-    return None if row is None else (Reader(name, row.fence, lease_s), _cursor(row))
+    return None if row is None else (ConsumerLease(name, row.fence, lease_s, row.given), _cursor(row))
 
 
-def acknowledge(engine: Engine, reader: Reader, upto: Cursor) -> None:
-    """Keep this place and renew the lease. Raises ConsumerTaken where another process has the name by now."""
-    values = {"name": reader.name, "fence": reader.fence, "lease_s": reader.lease_s} | _place(upto)
+def acknowledge(engine: Engine, reader: ConsumerLease, upto: Cursor, *, given: int) -> None:
+    """Keep this place and renew the lease. Raises ConsumerTaken where another process has the name by now.
+
+    given: verdicts given out under the name up to this place, those of `reader.given` included.
+    """
+    values = {"name": reader.name, "fence": reader.fence, "lease_s": reader.lease_s, "given": given} | _place(
+        upto
+    )
     with reaching_postgres(), engine.connect() as connection:
         if connection.execute(_ACKNOWLEDGE, values).one_or_none() is None:
             raise ConsumerTaken(f"another process reads as {reader.name} by now, or its place was moved")
 
 
-def release(engine: Engine, reader: Reader) -> None:
+def release(engine: Engine, reader: ConsumerLease) -> None:
     """Let another process read at once."""
     with reaching_postgres(), engine.connect() as connection:
         connection.execute(_RELEASE, {"name": reader.name, "fence": reader.fence})

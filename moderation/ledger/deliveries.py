@@ -1,6 +1,6 @@
-"""Turns at an endpoint: which are due, who has one, and what came of each delivery. One turn at a time, in order.
+"""Delivery leases on an endpoint: which are due, who has one, and what came of each delivery. One lease at a time, in order.
 
-A turn is a lease with a fence, as a claim is: a sender that froze or died loses it, and what it writes later finds no
+A delivery lease has a fence, as a claim does: a sender that froze or died loses it, and what it writes later finds no
 row. A verdict counts as delivered once that is committed, so one whose sender died in between is sent again, under
 the same id.
 """
@@ -56,7 +56,7 @@ _MOVED = f"""
 _WELL = (
     "failures = 0, failing_since = NULL, last_error = NULL, delivered = delivered + 1, delivered_at = now()"
 )
-_DELIVERED = text(_MOVED.format(more=_WELL))
+_DELIVERED = text(_MOVED.format(more=f"{_WELL}, given = given + 1"))
 _PASSED_OVER = text(_MOVED.format(more="holder = holder"))
 
 _DELIVERED_AGAIN = text(f"""
@@ -88,7 +88,8 @@ _FAILED = text(f"""
 """)
 _ASIDE = text("""
     WITH moved AS (
-        UPDATE webhook SET epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq WHERE id = :id AND fence = :fence
+        UPDATE webhook SET epoch = :epoch, xid = CAST(:xid AS xid8), seq = :seq, given = given + 1
+        WHERE id = :id AND fence = :fence
         RETURNING id
     )
     INSERT INTO webhook_set_aside (webhook_id, assessment_id, tries, error)
@@ -100,7 +101,7 @@ _RELEASE = text("UPDATE webhook SET lease_until = NULL, holder = NULL WHERE id =
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class DeliveryLease:
     """The right to send to an endpoint until its lease ends. place: up to where it was sent. failures: in a row."""
 
     id: UUID
@@ -119,26 +120,26 @@ def due(engine: Engine, *, ring_again_s: float) -> list[UUID]:
         return list(connection.execute(_DUE, {"ring_again_s": ring_again_s}).scalars())
 
 
-def take(engine: Engine, id_: UUID, *, holder: str, lease_s: float) -> Turn | None:
+def take(engine: Engine, id_: UUID, *, holder: str, lease_s: float) -> DeliveryLease | None:
     """A turn at this endpoint; None where somebody has it, it is paused, not due, or gone."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_TAKE, {"id": id_, "holder": holder, "lease_s": lease_s}).one_or_none()
-    return None if row is None else _turn(row, lease_s)
+    return None if row is None else _lease(row, lease_s)
 
 
-def delivered(engine: Engine, turn: Turn, place: Cursor) -> bool:
-    """Keep that everything up to this place was delivered. False where the turn was lost, or the endpoint paused."""
-    return _move(engine, _DELIVERED, turn, place)
+def delivered(engine: Engine, lease: DeliveryLease, place: Cursor) -> bool:
+    """Keep that everything up to this place was delivered. False where the lease was lost, or the endpoint paused."""
+    return _move(engine, _DELIVERED, lease, place)
 
 
-def passed_over(engine: Engine, turn: Turn, place: Cursor) -> bool:
+def passed_over(engine: Engine, lease: DeliveryLease, place: Cursor) -> bool:
     """Keep a place behind verdicts that do not pass the filter. As `delivered`."""
-    return _move(engine, _PASSED_OVER, turn, place)
+    return _move(engine, _PASSED_OVER, lease, place)
 
 
 def failed(
     engine: Engine,
-    turn: Turn,
+    lease: DeliveryLease,
     error: str,
     *,
     delay_s: float,
@@ -146,12 +147,12 @@ def failed(
     gone: bool = False,
     at: tuple[Cursor, UUID] | None = None,
 ) -> bool:
-    """End the turn with a failure, due again after delay_s. Whether the verdict was set aside, and its place passed.
+    """End the round with a failure, due again after delay_s. Whether the verdict was set aside, and its place passed.
 
     at: the verdict's place and id; None for one that was set aside before.
     gone: the endpoint is not to be asked again: pause it.
     """
-    held = {"id": turn.id, "fence": turn.fence}
+    held = {"id": lease.id, "fence": lease.fence}
     with transaction(engine) as connection:
         row = connection.execute(
             _FAILED, held | {"error": error, "delay_s": delay_s, "give_up_s": give_up_s, "gone": gone}
@@ -166,33 +167,33 @@ def failed(
         return True
 
 
-def asked_again(engine: Engine, turn: Turn) -> Sequence[UUID]:
+def asked_again(engine: Engine, lease: DeliveryLease) -> Sequence[UUID]:
     """Verdicts that were set aside and are to be sent again, in the order in which that was asked."""
     with reaching_postgres(), engine.connect() as connection:
-        return connection.execute(_ASKED_AGAIN, {"id": turn.id}).scalars().all()
+        return connection.execute(_ASKED_AGAIN, {"id": lease.id}).scalars().all()
 
 
-def delivered_again(engine: Engine, turn: Turn, assessment: UUID) -> bool:
-    """It is set aside no more. False where the turn was lost."""
-    values = {"id": turn.id, "fence": turn.fence, "lease_s": turn.lease_s, "assessment_id": assessment}
+def delivered_again(engine: Engine, lease: DeliveryLease, assessment: UUID) -> bool:
+    """It is set aside no more. False where the lease was lost."""
+    values = {"id": lease.id, "fence": lease.fence, "lease_s": lease.lease_s, "assessment_id": assessment}
     with reaching_postgres(), engine.connect() as connection:
         return connection.execute(_DELIVERED_AGAIN, values).one_or_none() is not None
 
 
-def refused_again(engine: Engine, turn: Turn, assessment: UUID, error: str) -> None:
+def refused_again(engine: Engine, lease: DeliveryLease, assessment: UUID, error: str) -> None:
     """It stays set aside, until it is asked for again."""
     with reaching_postgres(), engine.connect() as connection:
-        connection.execute(_REFUSED_AGAIN, {"id": turn.id, "assessment_id": assessment, "error": error})
+        connection.execute(_REFUSED_AGAIN, {"id": lease.id, "assessment_id": assessment, "error": error})
 
 
-def release(engine: Engine, turn: Turn) -> None:
-    """End a turn in which nothing failed."""
+def release(engine: Engine, lease: DeliveryLease) -> None:
+    """End a round in which nothing failed."""
     with reaching_postgres(), engine.connect() as connection:
-        connection.execute(_RELEASE, {"id": turn.id, "fence": turn.fence})
+        connection.execute(_RELEASE, {"id": lease.id, "fence": lease.fence})
 
 
-def _move(engine: Engine, statement: Any, turn: Turn, place: Cursor) -> bool:
-    values = {"id": turn.id, "fence": turn.fence, "lease_s": turn.lease_s} | _place(place)
+def _move(engine: Engine, statement: Any, lease: DeliveryLease, place: Cursor) -> bool:
+    values = {"id": lease.id, "fence": lease.fence, "lease_s": lease.lease_s} | _place(place)
     with reaching_postgres(), engine.connect() as connection:
         return connection.execute(statement, values).one_or_none() is not None
 
@@ -201,6 +202,8 @@ def _place(cursor: Cursor) -> dict[str, Any]:
     return {"epoch": cursor.epoch, "xid": str(cursor.xid), "seq": cursor.seq}
 
 
-def _turn(row: Row[Any], lease_s: float) -> Turn:
+def _lease(row: Row[Any], lease_s: float) -> DeliveryLease:
     place = Cursor(row.epoch, int(row.place_xid), row.seq)
-    return Turn(row.id, row.name, row.url, Filter(**row.filter), row.fence, place, row.failures, lease_s)
+    return DeliveryLease(
+        row.id, row.name, row.url, Filter(**row.filter), row.fence, place, row.failures, lease_s
+    )

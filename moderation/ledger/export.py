@@ -22,7 +22,7 @@ PAGE = 5000  # rows held at a time: some 10 MB of them
 Page = Sequence[Sequence[Any]]
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds, whatever the format that it is written in."""
 
     TEXT = "text"
@@ -40,58 +40,70 @@ class Column:
     """A column of every export: its name, what it holds, how it is read, and what it says."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     sql: str
     says: str
 
 
 # The order and the names are promised: new columns come at the end (docs/exports.md).
 COLUMNS = (
-    Column("id", Kind.TEXT, "v.assessment_id::text", "the assessment, a UUID; `vetline explain` takes it"),
-    Column("uri", Kind.TEXT, "a.uri", "where the image was, without passwords and signatures"),
-    Column("policy", Kind.WORD, "r.policy || '@' || r.revision", "policy revision, such as `newsroom@2`"),
-    Column("policy_revision", Kind.INT32, "r.revision", "the revision's number alone"),
-    Column("batch", Kind.WORD, "a.batch", "the batch that it was submitted in"),
-    Column("key", Kind.TEXT, "a.key", "the producer's idempotency key"),
-    Column("rating", Kind.WORD, "v.rating", "`Safe` or `Unsafe`"),
     Column(
-        "category", Kind.WORD, "v.category", "the policy's full name for it, such as `O4: Nudity Content`"
+        "id", ColumnKind.TEXT, "v.assessment_id::text", "the assessment, a UUID; `vetline explain` takes it"
     ),
-    Column("rationale", Kind.TEXT, "v.rationale", "why, in the model's words"),
-    Column("rationale_truncated", Kind.FLAG, "v.rationale_truncated", "whether the rationale was cut off"),
-    Column("needs_review", Kind.FLAG, "v.needs_review", "whether a person should look"),
-    Column("p_unsafe", Kind.REAL, "v.p_unsafe", "P(unsafe), 0 to 1, as the model gave it"),
-    Column("p_unsafe_calibrated", Kind.REAL, "v.p_unsafe_calibrated", "the same as a frequency"),
-    Column("judge", Kind.WORD, "v.judge", "`sglang`, `open-nsfw`, ..."),
-    Column("model", Kind.WORD, "v.model", "the model's name"),
-    Column("weights_sha256", Kind.WORD, "v.weights_sha256", "digest of the weights, hexadecimal"),
-    Column("runtime", Kind.WORD, "v.runtime", "what ran the model"),
-    Column("runtime_version", Kind.WORD, "v.runtime_version", "and its version"),
-    Column("prompt_sha256", Kind.WORD, "v.prompt_sha256", "digest of the prompt as sent, hexadecimal"),
-    Column("rung", Kind.WORD, "v.rung", "how the answer was reached; `strict` is the first way"),
-    Column("bytes_sha256", Kind.TEXT, "v.bytes_sha256", "digest of the image's bytes, hexadecimal"),
-    Column("pixels_sha256", Kind.TEXT, "v.pixels_sha256", "digest of the decoded pixels, hexadecimal"),
-    Column("media_type", Kind.WORD, "v.media_type", "as its bytes say, such as `image/jpeg`"),
-    Column("width", Kind.INT32, "v.width", "pixels, as a person sees it"),
-    Column("height", Kind.INT32, "v.height", "pixels"),
-    Column("frames", Kind.INT32, "v.frames", "1 for a still"),
-    Column("byte_count", Kind.INT64, "v.byte_count", "bytes of the file"),
-    Column("view", Kind.WORD, "v.view", "the view of the image that the verdict stands on"),
+    Column("uri", ColumnKind.TEXT, "a.uri", "where the image was, without passwords and signatures"),
     Column(
-        "reused_from", Kind.TEXT, "v.reused_from::text", "the assessment of the same pixels that answered"
+        "policy", ColumnKind.WORD, "r.policy || '@' || r.revision", "policy revision, such as `newsroom@2`"
     ),
-    Column("attempt", Kind.INT32, "v.attempt", "which attempt gave the verdict"),
-    Column("fetch_ms", Kind.REAL, "(v.timings_ms ->> 'fetch')::float8", "milliseconds to fetch"),
-    Column("decode_ms", Kind.REAL, "(v.timings_ms ->> 'decode')::float8", "milliseconds to decode"),
-    Column("judge_ms", Kind.REAL, "(v.timings_ms ->> 'judge')::float8", "milliseconds to judge"),
-    Column("submitted_at", Kind.TIME, "a.created_at", "UTC"),
-    Column("recorded_at", Kind.TIME, "v.recorded_at", "UTC"),
-    Column("metadata", Kind.JSON, "a.metadata::text", "what the producer sent along, a JSON object"),
+    Column("policy_revision", ColumnKind.INT32, "r.revision", "the revision's number alone"),
+    Column("batch", ColumnKind.WORD, "a.batch", "the batch that it was submitted in"),
+    Column("key", ColumnKind.TEXT, "a.key", "the producer's idempotency key"),
+    Column("rating", ColumnKind.WORD, "v.rating", "`Safe` or `Unsafe`"),
+    Column(
+        "category",
+        ColumnKind.WORD,
+        "v.category",
+        "the policy's full name for it, such as `O4: Nudity Content`",
+    ),
+    Column("rationale", ColumnKind.TEXT, "v.rationale", "why, in the model's words"),
+    Column(
+        "rationale_truncated", ColumnKind.FLAG, "v.rationale_truncated", "whether the rationale was cut off"
+    ),
+    Column("needs_review", ColumnKind.FLAG, "v.needs_review", "whether a person should look"),
+    Column("p_unsafe", ColumnKind.REAL, "v.p_unsafe", "P(unsafe), 0 to 1, as the model gave it"),
+    Column("p_unsafe_calibrated", ColumnKind.REAL, "v.p_unsafe_calibrated", "the same as a frequency"),
+    Column("judge", ColumnKind.WORD, "v.judge", "`sglang`, `open-nsfw`, ..."),
+    Column("model", ColumnKind.WORD, "v.model", "the model's name"),
+    Column("weights_sha256", ColumnKind.WORD, "v.weights_sha256", "digest of the weights, hexadecimal"),
+    Column("runtime", ColumnKind.WORD, "v.runtime", "what ran the model"),
+    Column("runtime_version", ColumnKind.WORD, "v.runtime_version", "and its version"),
+    Column("prompt_sha256", ColumnKind.WORD, "v.prompt_sha256", "digest of the prompt as sent, hexadecimal"),
+    Column("rung", ColumnKind.WORD, "v.rung", "how the answer was reached; `strict` is the first way"),
+    Column("bytes_sha256", ColumnKind.TEXT, "v.bytes_sha256", "digest of the image's bytes, hexadecimal"),
+    Column("pixels_sha256", ColumnKind.TEXT, "v.pixels_sha256", "digest of the decoded pixels, hexadecimal"),
+    Column("media_type", ColumnKind.WORD, "v.media_type", "as its bytes say, such as `image/jpeg`"),
+    Column("width", ColumnKind.INT32, "v.width", "pixels, as a person sees it"),
+    Column("height", ColumnKind.INT32, "v.height", "pixels"),
+    Column("frames", ColumnKind.INT32, "v.frames", "1 for a still"),
+    Column("byte_count", ColumnKind.INT64, "v.byte_count", "bytes of the file"),
+    Column("view", ColumnKind.WORD, "v.view", "the view of the image that the verdict stands on"),
+    Column(
+        "reused_from",
+        ColumnKind.TEXT,
+        "v.reused_from::text",
+        "the assessment of the same pixels that answered",
+    ),
+    Column("attempt", ColumnKind.INT32, "v.attempt", "which attempt gave the verdict"),
+    Column("fetch_ms", ColumnKind.REAL, "(v.timings_ms ->> 'fetch')::float8", "milliseconds to fetch"),
+    Column("decode_ms", ColumnKind.REAL, "(v.timings_ms ->> 'decode')::float8", "milliseconds to decode"),
+    Column("judge_ms", ColumnKind.REAL, "(v.timings_ms ->> 'judge')::float8", "milliseconds to judge"),
+    Column("submitted_at", ColumnKind.TIME, "a.created_at", "UTC"),
+    Column("recorded_at", ColumnKind.TIME, "v.recorded_at", "UTC"),
+    Column("metadata", ColumnKind.JSON, "a.metadata::text", "what the producer sent along, a JSON object"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ExportFilter:
     """Which verdicts are meant. A field that is None leaves the choice open.
 
     since, until: when they were recorded; until is not included. policy: an id, any revision; with `revision`, one.
@@ -206,7 +218,7 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def verdict_pages(
-    connection: Connection, choice: Choice, *, limit: int | None = None
+    connection: Connection, choice: ExportFilter, *, limit: int | None = None
 ) -> Generator[Page, None, None]:
     """The chosen verdicts in the order of their commits, as rows of COLUMNS, PAGE at a time. Close it when done."""
     where = _where(choice, _OF_ASSESSMENT | _OF_VERDICT)
@@ -217,18 +229,18 @@ def verdict_pages(
         yield from result.partitions(PAGE)
 
 
-def totals(connection: Connection, choice: Choice) -> dict[str, int]:
+def totals(connection: Connection, choice: ExportFilter) -> dict[str, int]:
     """Assessments by rating, and those without a verdict by state. Rating, category and score do not narrow it."""
     return dict(_counted(connection, _TOTALS, choice)[0])
 
 
-def categories(connection: Connection, choice: Choice, *, most: int) -> list[dict[str, Any]]:
+def categories(connection: Connection, choice: ExportFilter, *, most: int) -> list[dict[str, Any]]:
     """name, rating and n of each category, largest first."""
     return _counted(connection, _CATEGORIES, choice, most=most)
 
 
 def groups(
-    connection: Connection, choice: Choice, by: str, *, share: float, most: int
+    connection: Connection, choice: ExportFilter, by: str, *, share: float, most: int
 ) -> list[dict[str, Any]]:
     """The `most` groups that lose most, each with its counts, and with how many groups there are and how many lose.
 
@@ -240,13 +252,15 @@ def groups(
     return _counted(connection, statement, choice, **values)
 
 
-def _counted(connection: Connection, statement: str, choice: Choice, **values: Any) -> list[dict[str, Any]]:
+def _counted(
+    connection: Connection, statement: str, choice: ExportFilter, **values: Any
+) -> list[dict[str, Any]]:
     clauses = _OF_ASSESSMENT | _OF_EITHER
     bound = {name: value for name, value in choice.values.items() if name in clauses}
     rows = connection.execute(text(statement.format(where=_where(choice, clauses))), bound | values)
     return [dict(row) for row in rows.mappings()]
 
 
-def _where(choice: Choice, clauses: dict[str, str]) -> str:
+def _where(choice: ExportFilter, clauses: dict[str, str]) -> str:
     """Only what was asked for, so that Postgres plans for it."""
     return " AND ".join([clause for name, clause in clauses.items() if name in choice.values] or ["true"])

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from moderation.ledger.engine import reaching_postgres
 from moderation.ledger.selection import HOST, SELECTED, Selection
@@ -11,7 +11,7 @@ from moderation.ledger.selection import HOST, SELECTED, Selection
 Row = dict[str, Any]
 
 
-class Group(StrEnum):
+class FailureGroup(StrEnum):
     """What failures are counted by."""
 
     CODE = "code"
@@ -22,11 +22,11 @@ class Group(StrEnum):
 
 
 _BY = {
-    Group.CODE: "a.error_code",
-    Group.HOST: HOST,
-    Group.POLICY: "a.policy",
-    Group.BATCH: "coalesce(a.batch, '')",
-    Group.TENANT: "coalesce(a.tenant, '')",
+    FailureGroup.CODE: "a.error_code",
+    FailureGroup.HOST: HOST,
+    FailureGroup.POLICY: "a.policy",
+    FailureGroup.BATCH: "coalesce(a.batch, '')",
+    FailureGroup.TENANT: "coalesce(a.tenant, '')",
 }
 
 _ITEMS = text(f"""
@@ -45,18 +45,21 @@ def failures(engine: Engine, selection: Selection, *, limit: int = 1000) -> list
 
 def failure_counts(engine: Engine, selection: Selection) -> dict[str, int]:
     """Failed assessments by error code, most first."""
-    return {row["code"]: row["n"] for row in failure_groups(engine, selection, [Group.CODE])}
+    return {row["code"]: row["n"] for row in failure_groups(engine, selection, [FailureGroup.CODE])}
 
 
-def failure_groups(engine: Engine, selection: Selection, by: list[Group]) -> list[Row]:
+def failure_groups(engine: Engine, selection: Selection, by: list[FailureGroup]) -> list[Row]:
     """How many failed (n) of each combination of these, most first, and when the first and the last of them did."""
+    return _all(engine, _grouped(by), selection.values())
+
+
+def _grouped(by: list[FailureGroup]) -> TextClause:
     columns = ", ".join(f"{_BY[group]} AS {group.value}" for group in by)
     numbers = ", ".join(str(number + 1) for number in range(len(by)))
-    query = text(f"""
+    return text(f"""
         SELECT {columns}, count(*) AS n, min(a.ended_at) AS first_at, max(a.ended_at) AS last_at
         FROM assessment a WHERE a.state = 'failed' AND {SELECTED} GROUP BY {numbers} ORDER BY n DESC, {numbers}
     """)
-    return _all(engine, query, selection.values())
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, Row, text
 from moderation.cursor import START, Cursor
 from moderation.errors import DatabaseRestored, InvalidCursor, InvalidSubmission
 from moderation.ledger.engine import reaching_postgres, transaction
-from moderation.published import COLUMNS, Published
+from moderation.published import COLUMNS, PublishedVerdict
 from moderation.verdict import Rating
 
 # Where few verdicts pass the filter, so many are looked at for each that is wanted, and the place is moved past them.
@@ -30,6 +30,7 @@ _LIMITS = """
 # An earlier epoch has ended, whatever its transaction ids. The last row of what was looked at is taken once, as a row,
 # and cast only in the outermost list: Postgres orders by an output column before it looks for an input column of that
 # name, so a cast beside ORDER BY would order ids as texts, where 984 stands behind 3647.
+# Whether more is unsettled is asked in order as well: for EXISTS it reads the whole table where the answer is no.
 _WINDOW = text(f"""
     WITH limits AS MATERIALIZED ({_LIMITS}), bound AS MATERIALIZED (
         SELECT CASE WHEN :epoch < epoch THEN xid8 '18446744073709551615' ELSE settled END AS below FROM limits
@@ -43,7 +44,9 @@ _WINDOW = text(f"""
     SELECT l.settled::text AS settled_xid, l.ahead::text AS next_xid, l.epoch, l.primary,
            l.system_identifier = (SELECT system_identifier FROM pg_control_system()) AS at_home,
            (SELECT count(*) FROM looked_at) AS n, last.xid::text AS last_xid, last.seq AS last_seq,
-           EXISTS (SELECT FROM verdict v WHERE v.xid >= l.settled AND v.epoch = l.epoch) AS unsettled
+           (
+               SELECT true FROM verdict v WHERE v.xid >= l.settled AND v.epoch = l.epoch ORDER BY v.xid, v.seq LIMIT 1
+           ) IS NOT NULL AS unsettled
     FROM limits l LEFT JOIN last ON true
 """)
 
@@ -110,7 +113,7 @@ class Page:
     done: nothing more is there to read now. unsettled: more is committed, and waits for an open transaction to end.
     """
 
-    verdicts: Sequence[Published]
+    verdicts: Sequence[PublishedVerdict]
     upto: Cursor
     done: bool
     unsettled: bool
@@ -153,7 +156,7 @@ def check_place(engine: Engine, cursor: Cursor) -> None:
         _check(connection.execute(_WINDOW, _place(cursor) | {"look_at": 0}).one(), cursor)
 
 
-def verdict_of(engine: Engine, id_: Any) -> Published | None:
+def verdict_of(engine: Engine, id_: Any) -> PublishedVerdict | None:
     """The verdict of one assessment."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_ONE, {"id": id_}).one_or_none()
@@ -187,12 +190,12 @@ def _check(window: Row[Any], after: Cursor) -> None:
 
 def _between(
     connection: Connection, after: Cursor, upto: Cursor, wanted: Filter, limit: int
-) -> list[Published]:
+) -> list[PublishedVerdict]:
     values = _place(after) | {"to_xid": str(upto.xid), "to_seq": upto.seq, "limit": limit} | wanted.values()
     return [_published(row) for row in connection.execute(_READ, values)]
 
 
-def _published(row: Row[Any]) -> Published:
+def _published(row: Row[Any]) -> PublishedVerdict:
     fields = dict(row._mapping)
     cursor = Cursor(fields.pop("epoch"), int(fields.pop("verdict_xid")), fields.pop("seq"))
-    return Published(cursor=cursor, **fields)
+    return PublishedVerdict(cursor=cursor, **fields)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from moderation.errors import GateRefused
 from moderation.gate import Gate
 from moderation.ledger.engine import reaching_postgres, transaction
-from moderation.ledger.registry import Entry
+from moderation.ledger.registry import RegistryEntry
 
 _REFUSALS = (
     "23001",
@@ -123,7 +123,7 @@ def set_gate(engine: Engine, gate: Gate, *, by: str, reason: str) -> None:
         connection.execute(_SET, values)
 
 
-def newest_run(engine: Engine, entry: Entry, gate: StandingGate) -> UUID | None:
+def newest_run(engine: Engine, entry: RegistryEntry, gate: StandingGate) -> UUID | None:
     """The newest run of a revision, on the gate's data where there is one."""
     with reaching_postgres(), engine.connect() as connection:
         found: UUID | None = connection.execute(
@@ -132,7 +132,9 @@ def newest_run(engine: Engine, entry: Entry, gate: StandingGate) -> UUID | None:
     return found
 
 
-def check_gate(engine: Engine, entry: Entry, run: UUID | None, *, kind: str = "policy") -> list[RuleResult]:
+def check_gate(
+    engine: Engine, entry: RegistryEntry, run: UUID | None, *, kind: str = "policy"
+) -> list[RuleResult]:
     """Each rule with its result. kind: policy, or model where weights go live under a revision that is."""
     with reaching_postgres(), engine.connect() as connection:
         rows = connection.execute(_CHECK, {"revision": entry.id, "run": run, "kind": kind})
@@ -141,7 +143,7 @@ def check_gate(engine: Engine, entry: Entry, run: UUID | None, *, kind: str = "p
 
 def release(
     engine: Engine,
-    entry: Entry,
+    entry: RegistryEntry,
     run: UUID | None,
     *,
     by: str,

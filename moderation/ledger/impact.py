@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from moderation.ledger.engine import transaction
-from moderation.ledger.reassess import REPORT_S, Change
+from moderation.ledger.reassess import REPORT_S, RevisionChange
 from moderation.verdict import Rating
 
 Row = dict[str, Any]
@@ -78,7 +78,7 @@ class Impact:
         return self.judged + self.open + self.failed.total() + self.cancelled
 
 
-def impact(engine: Engine, change: Change, *, limit: int) -> Impact:
+def impact(engine: Engine, change: RevisionChange, *, limit: int) -> Impact:
     """What standing verdicts under the later revision say against those that they judged again."""
     values = {"before": change.before, "after": change.after}
     # One snapshot for counts and items: workers go on meanwhile.

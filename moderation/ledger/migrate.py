@@ -4,13 +4,18 @@ Alembic is loaded where it is used: it doubles the time that a command takes to 
 which revision a database is at.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
 
+from moderation.cursor import Cursor
 from moderation.ledger import roles
 from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.feed import Filter
+from moderation.ledger.verification import ReaderKind
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -23,14 +28,43 @@ _TABLE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _VERSION = text("SELECT version_num FROM alembic_version")
 
 
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """A consumer or webhook that release 0.1.0 may have lost verdicts of, between `back` and `was`.
+
+    kept: its place was left as it was, at `was`; else it is at `back`.
+    """
+
+    kind: ReaderKind
+    name: str
+    wanted: Filter
+    was: Cursor
+    back: Cursor
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """revision: the one reached. places: those of consumers and webhooks that the migrations were about."""
+
+    revision: str
+    places: Sequence[PutBack]
+
+
 def upgrade(engine: Engine, revision: str = "head") -> str:
     """Run what is missing in one transaction, grant each role its own, and name the revision reached.
 
     Safe to repeat and to race.
     """
+    return upgrade_tables(engine, revision).revision
+
+
+def upgrade_tables(engine: Engine, revision: str = "head", *, keep_places: bool = False) -> Upgrade:
+    """As `upgrade`, and tell which places were put back. keep_places: put none back."""
     from alembic import command
 
     config = _config()
+    config.attributes["keep_places"] = keep_places
     with (
         reaching_postgres(),
         engine.execution_options(isolation_level="READ COMMITTED").begin() as connection,
@@ -44,7 +78,7 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
         reached = connection.execute(_VERSION).scalar() or EMPTY
         if reached == head():
             roles.grant(connection)
-        return reached
+    return Upgrade(reached, [_put_back(told) for told in config.attributes.get("places", ())])
 
 
 def head() -> str:
@@ -68,3 +102,8 @@ def _config() -> "Config":
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     return config
+
+
+def _put_back(told: Mapping[str, Any]) -> PutBack:
+    was, back = (Cursor(at["epoch"], int(at["xid"]), at["seq"]) for at in (told["was"], told["back"]))
+    return PutBack(ReaderKind(told["kind"]), told["name"], Filter(**told["filter"]), was, back, told["kept"])

@@ -57,7 +57,7 @@ _AGAIN = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RevisionChange:
     """From one revision of a policy to another. before, after: their ids in the ledger."""
 
     policy: str
@@ -72,7 +72,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ReassessFilter:
     """Which verdicts under the earlier revision are meant. None leaves the choice open.
 
     rating: Safe or Unsafe. category: its id, such as O4. sample: at most so many, drawn as if by lot.
@@ -103,23 +103,25 @@ class Reassessed:
         return Reassessed(self.queued + other.queued, self.known + other.known, self.gone + other.gone)
 
 
-def change_of(engine: Engine, policy: str, *, from_revision: int, to_revision: int) -> Change:
+def revision_change(engine: Engine, policy: str, *, from_revision: int, to_revision: int) -> RevisionChange:
     """The change, with both revisions found. Raises UnknownPolicy, and InvalidSubmission where they are one."""
     if from_revision == to_revision:
         raise InvalidSubmission(f"--from and --to are both revision {to_revision}")
     before = find(engine, f"{policy}@{from_revision}")
     after = find(engine, f"{policy}@{to_revision}")
-    return Change(policy, from_revision, to_revision, before.id, after.id)
+    return RevisionChange(policy, from_revision, to_revision, before.id, after.id)
 
 
-def count_chosen(engine: Engine, change: Change, choice: Choice) -> int:
+def count_chosen(engine: Engine, change: RevisionChange, choice: ReassessFilter) -> int:
     """How many verdicts the choice means now."""
     with transaction(engine, patience_s=REPORT_S) as connection:
         found = int(connection.execute(_COUNT, _values(change, choice)).scalar_one())
     return found if choice.sample is None else min(found, choice.sample)
 
 
-def reassess(engine: Engine, change: Change, choice: Choice, *, batch: str) -> Iterator[Reassessed]:
+def reassess(
+    engine: Engine, change: RevisionChange, choice: ReassessFilter, *, batch: str
+) -> Iterator[Reassessed]:
     """Queue a new assessment, at low priority, for each chosen verdict; tells of each page once it is committed.
 
     Safe to repeat and to break off: a verdict is judged again once for each revision, however often this runs.
@@ -130,7 +132,7 @@ def reassess(engine: Engine, change: Change, choice: Choice, *, batch: str) -> I
         yield _again(engine, change, ids, batch)
 
 
-def _pages(engine: Engine, change: Change, choice: Choice) -> Iterator[Sequence[UUID]]:
+def _pages(engine: Engine, change: RevisionChange, choice: ReassessFilter) -> Iterator[Sequence[UUID]]:
     values = _values(change, choice)
     if choice.sample is not None:
         with transaction(engine, patience_s=REPORT_S) as connection:
@@ -148,7 +150,7 @@ def _next(engine: Engine, values: dict[str, Any]) -> Sequence[UUID]:
         return connection.execute(_NEXT, values).scalars().all()
 
 
-def _again(engine: Engine, change: Change, ids: Sequence[UUID], batch: str) -> Reassessed:
+def _again(engine: Engine, change: RevisionChange, ids: Sequence[UUID], batch: str) -> Reassessed:
     values = {
         "old_ids": list(ids),
         "new_ids": [new_id() for _ in ids],
@@ -163,5 +165,5 @@ def _again(engine: Engine, change: Change, ids: Sequence[UUID], batch: str) -> R
     return Reassessed(row.queued, len(ids) - row.queued - row.gone, row.gone)
 
 
-def _values(change: Change, choice: Choice) -> dict[str, Any]:
+def _values(change: RevisionChange, choice: ReassessFilter) -> dict[str, Any]:
     return {"before": change.before, "rating": choice.rating, "category": choice.category}

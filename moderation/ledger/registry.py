@@ -12,7 +12,7 @@ from moderation.ledger.policies import add_revision, policy_of
 from moderation.policy import PolicyRevision, check_size, parse_ref
 
 _ONE_AT_A_TIME = 7_265_003  # advisory lock: two people who add at once get two numbers
-_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(:lock)")
+_LOCK_REGISTRY = text("SELECT pg_advisory_xact_lock(:lock)")
 
 _ENTRIES = text("""
     SELECT id, policy, revision, title, document, prompt_sha256, created_at, created_by, reason, retired_at,
@@ -30,7 +30,7 @@ _RETIRE = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """A revision as the registry holds it: who added it, when and why.
 
     current: whether the policy's bare id means this revision. gated: whether its policy has a gate; released: whether
@@ -80,20 +80,20 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddResult:
     """What `add` came to: the revision that stands for the policy now, and whether it is new."""
 
     policy: PolicyRevision
     new: bool
 
 
-def entries(engine: Engine, policy: str | None = None) -> list[Entry]:
+def entries(engine: Engine, policy: str | None = None) -> list[RegistryEntry]:
     """Every revision, of one policy or of all, by id and number."""
     with reaching_postgres(), engine.connect() as connection:
         return _entries(connection, policy)
 
 
-def find(engine: Engine, ref: str) -> Entry:
+def find(engine: Engine, ref: str) -> RegistryEntry:
     """The revision behind "id@3", retired or not; behind "id", the current one, or the newest where all are retired.
 
     Raises UnknownPolicy.
@@ -107,23 +107,23 @@ def find(engine: Engine, ref: str) -> Entry:
     return next((entry for entry in found if entry.current), found[-1])
 
 
-def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") -> Added:
+def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") -> AddResult:
     """Add a revision. One that names no number gets the next, unless the current revision says the same.
 
     by, reason: who and why, kept with it; a reason is required behind the first revision.
     Raises PolicyError for a number that is taken or past, a text that is too long, or a missing reason.
     """
     with transaction(engine) as connection:
-        connection.execute(_TAKE_TURNS, {"lock": _ONE_AT_A_TIME})
+        connection.execute(_LOCK_REGISTRY, {"lock": _ONE_AT_A_TIME})
         standing = _entries(connection, policy.policy)
         if same := _same(policy, standing):
-            return Added(same.content, new=False)
+            return AddResult(same.content, new=False)
         numbered = policy.at_revision(_number(policy, standing))
         check_size(numbered)
         if numbered.revision > 1 and not reason:
             raise PolicyError(f"{numbered.ref} changes a policy: say why, with --reason")
         add_revision(connection, numbered, by=by, reason=reason or "first revision")
-        return Added(numbered, new=True)
+        return AddResult(numbered, new=True)
 
 
 def retire(engine: Engine, ref: str) -> list[str]:
@@ -137,15 +137,15 @@ def retire(engine: Engine, ref: str) -> list[str]:
         return sorted(connection.execute(_RETIRE, {"policy": policy, "revision": revision}).scalars())
 
 
-def _entries(connection: Connection, policy: str | None) -> list[Entry]:
-    return [Entry(**row._mapping) for row in connection.execute(_ENTRIES, {"policy": policy})]
+def _entries(connection: Connection, policy: str | None) -> list[RegistryEntry]:
+    return [RegistryEntry(**row._mapping) for row in connection.execute(_ENTRIES, {"policy": policy})]
 
 
 def _names_number(policy: PolicyRevision) -> bool:
     return "revision" in policy.model_fields_set
 
 
-def _same(policy: PolicyRevision, standing: list[Entry]) -> Entry | None:
+def _same(policy: PolicyRevision, standing: list[RegistryEntry]) -> RegistryEntry | None:
     """The entry that says what this policy says, under its number or, where it has none, as the current one."""
     for entry in standing:
         meant = entry.revision == policy.revision if _names_number(policy) else entry.current
@@ -154,7 +154,7 @@ def _same(policy: PolicyRevision, standing: list[Entry]) -> Entry | None:
     return None
 
 
-def _number(policy: PolicyRevision, standing: list[Entry]) -> int:
+def _number(policy: PolicyRevision, standing: list[RegistryEntry]) -> int:
     newest = max((entry.revision for entry in standing), default=0)
     if not _names_number(policy):
         return newest + 1

@@ -117,7 +117,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class PushedCounts:
     """Rows whose message waits, or was popped a moment ago."""
 
     urgent: int
@@ -138,11 +138,11 @@ class _Lane:
         return [(scope, name) for scope, name in named if name is not None]
 
 
-def rung(engine: Engine) -> Rung:
+def count_pushed(engine: Engine) -> PushedCounts:
     """How many rows are rung and not claimed."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_RUNG).one()
-        return Rung(row.urgent, row.others)
+        return PushedCounts(row.urgent, row.others)
 
 
 def ring_due(

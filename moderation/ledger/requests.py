@@ -33,7 +33,7 @@ _FORGET = text("DELETE FROM request WHERE owner = :owner AND key = :key AND answ
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class IdempotentRequest:
     """same: whether the key came with this body before, or never. seed: of the ids. answer: None until there is one."""
 
     same: bool
@@ -41,12 +41,12 @@ class Begun:
     answer: str | None
 
 
-def begin(engine: Engine, owner: str, key: str, body_sha256: str) -> Begun:
+def begin(engine: Engine, owner: str, key: str, body_sha256: str) -> IdempotentRequest:
     """Note the request, or find what was noted when the key came first. Safe to repeat."""
     values = {"owner": owner, "key": key, "body": body_sha256, "seed": uuid7()}
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_BEGIN, values).one()
-    return Begun(row.body_sha256 == body_sha256, row.seed, row.answer)
+    return IdempotentRequest(row.body_sha256 == body_sha256, row.seed, row.answer)
 
 
 def finish(engine: Engine, owner: str, key: str, answer: str) -> str:

@@ -13,14 +13,14 @@ from uuid import UUID
 from sqlalchemy import Engine, TextClause, text
 
 from moderation.ledger.engine import transaction
-from moderation.ledger.hold import HELD, take_turns
+from moderation.ledger.legal_holds import HELD, lock_holds
 from moderation.redaction import MARK
 
 _START = UUID(int=0)
 _PATIENCE_S = 300.0  # of one page, which takes some 50 ms; a disk that is busy elsewhere takes its time
 
 
-class Cleared(StrEnum):
+class ClearResult(StrEnum):
     """What is cleared, or would be but for a hold."""
 
     VERDICTS = "verdicts"  # raw outputs of verdicts
@@ -34,7 +34,7 @@ class MonthCount:
     """How many of a kind, of assessments that ended in a month. month: its first day, UTC."""
 
     month: date
-    what: Cleared
+    what: ClearResult
     n: int
 
 
@@ -82,15 +82,15 @@ _URIS = f"""
 _URIS_TOLD = f"uris AS (SELECT old.month FROM old WHERE {_OLD_URIS})"
 
 
-def _walk(changes: str, *what: Cleared) -> TextClause:
+def _walk(changes: str, *what: ClearResult) -> TextClause:
     counts = "".join(_COUNT.format(what=one.value) for one in what)
     return text(_WALK.format(changes=changes, counts=counts))
 
 
-_CLEAR_RAW = _walk(_RAW, Cleared.VERDICTS, Cleared.ATTEMPTS)
-_TELL_RAW = _walk(_RAW_TOLD, Cleared.VERDICTS, Cleared.ATTEMPTS)
-_CLEAR_URIS = _walk(_URIS, Cleared.URIS)
-_TELL_URIS = _walk(_URIS_TOLD, Cleared.URIS)
+_CLEAR_RAW = _walk(_RAW, ClearResult.VERDICTS, ClearResult.ATTEMPTS)
+_TELL_RAW = _walk(_RAW_TOLD, ClearResult.VERDICTS, ClearResult.ATTEMPTS)
+_CLEAR_URIS = _walk(_URIS, ClearResult.URIS)
+_TELL_URIS = _walk(_URIS_TOLD, ClearResult.URIS)
 
 
 def clear_raw(
@@ -118,9 +118,9 @@ def _pages(
     beyond = UUID(int=(int(before.timestamp() * 1000) + 1) << 80)
     while after is not None:
         with transaction(engine, patience_s=_PATIENCE_S) as connection:
-            take_turns(connection)
+            lock_holds(connection)
             values = {"after": after, "beyond": beyond, "before": before, "rows": rows}
             found = connection.execute(walk, values).all()
         after = found[0].last
         if after is not None:
-            yield [MonthCount(row.month, Cleared(row.what), row.n) for row in found if row.what]
+            yield [MonthCount(row.month, ClearResult(row.what), row.n) for row in found if row.what]

@@ -22,14 +22,16 @@ _KNOWN = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownVerdict:
     """A judgement that stands, and the assessment whose verdict it is."""
 
     assessment_id: UUID
     judgement: Judgement
 
 
-def find_known(engine: Engine, pixels_sha256: str, policy_revision_id: int, basis: Basis) -> Known | None:
+def find_known(
+    engine: Engine, pixels_sha256: str, policy_revision_id: int, basis: Basis
+) -> KnownVerdict | None:
     """The first verdict about these pixels that rests on the same basis."""
     values = {
         "pixels": pixels_sha256,
@@ -44,4 +46,4 @@ def find_known(engine: Engine, pixels_sha256: str, policy_revision_id: int, basi
     if row is None:
         return None
     fields = dict(row)
-    return Known(fields.pop("assessment_id"), Judgement(**fields))
+    return KnownVerdict(fields.pop("assessment_id"), Judgement(**fields))

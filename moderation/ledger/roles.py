@@ -25,9 +25,9 @@ _VIEWS = ("verdict_history", "verdict_current", "failure_current", "unassessed",
 _POLICY_VIEWS = ("policy_live", "policy_usable", "policy_state")
 # Every table, so that a new one is granted or left out on purpose; a test holds it against the database.
 _READABLE = (
-    "alembic_version", "assessment", "attempt", "cap", "consumer", "evaluation_item", "evaluation_run", "feed_epoch",
-    "golden_item", "golden_rate", "legal_hold", "pause", "policy_gate", "policy_release", "policy_revision", "shadow",
-    "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside", "worker",
+    "alembic_version", "assessment", "attempt", "audit_place", "cap", "consumer", "evaluation_item", "evaluation_run",
+    "feed_epoch", "golden_item", "golden_rate", "legal_hold", "pause", "policy_gate", "policy_release", "policy_revision",
+    "shadow", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside", "worker",
 )  # fmt: skip
 HIDDEN = ("webhook_secret", "request")  # what signs, and what services asked: for those who use them alone
 
@@ -62,8 +62,11 @@ GRANTS: Mapping[str, Grants] = {
         "feed": _READ,
         "feed_epoch": _READ,
         "webhook": "SELECT, UPDATE",
+        # The audit verifies what was given out. It moves no place.
+        "consumer": "SELECT, UPDATE (verified_epoch, verified_xid, verified_seq, verified_given)",
         "webhook_secret": _READ,
         "webhook_set_aside": _KEEP,
+        "audit_place": "SELECT, UPDATE",
     },
     "vetline_consumer": {
         **dict.fromkeys((*_VIEWS, "feed_epoch", "alembic_version"), _READ),
@@ -105,7 +108,7 @@ _WITHOUT = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RolesStatus:
     """missing: roles that are not there. bare: roles that were granted nothing here."""
 
     missing: tuple[str, ...]
@@ -125,12 +128,12 @@ def grant(connection: Connection) -> bool:
     return not missing
 
 
-def standing(engine: Engine) -> Standing:
+def roles_status(engine: Engine) -> RolesStatus:
     """Which roles are missing, and which were granted nothing."""
     with reaching_postgres(), engine.connect() as connection:
         missing = connection.execute(_MISSING, {"names": list(ROLES)}).scalars()
         bare = connection.execute(_WITHOUT, {"names": list(ROLES)}).scalars()
-        return Standing(tuple(missing), tuple(bare))
+        return RolesStatus(tuple(missing), tuple(bare))
 
 
 def _statements(missing: set[str], schema: str) -> list[str]:

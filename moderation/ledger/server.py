@@ -19,7 +19,7 @@ _SERVER = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class PostgresServer:
     """off: of the settings that keep what is committed over a crash, those that are off."""
 
     version: str
@@ -29,8 +29,8 @@ class Server:
     off: tuple[str, ...]
 
 
-def server(engine: Engine) -> Server:
+def read_server(engine: Engine) -> PostgresServer:
     """As it is set now."""
     with reaching_postgres(), engine.connect() as connection:
         row = connection.execute(_SERVER).one()
-    return Server(row.version, row.is_standby, row.standbys, row.waits_for_them, tuple(row.off))
+    return PostgresServer(row.version, row.is_standby, row.standbys, row.waits_for_them, tuple(row.off))

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.crew import FORGET
+from moderation.ledger.counters import fold
 from moderation.ledger.engine import reaching_postgres, transaction
-from moderation.ledger.tally import fold
+from moderation.ledger.workers import FORGET
 
 _LOCK = 7_265_002  # advisory lock, held for a transaction: a dead sweeper cannot keep it
 # A sweeper that froze, or whose machine is gone, holds lock and rows no longer than this; waiting for Redis may take a

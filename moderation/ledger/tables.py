@@ -314,6 +314,24 @@ class SweepRow(SQLModel, table=True):
     expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
 
 
+class AuditPlaceRow(SQLModel, table=True):
+    """How far the audit has come in one of its parts. place: where the next turn goes on; "" at the beginning.
+
+    rows, found: compared, and breaches by check, in this round. found_before: those of the last whole one.
+    """
+
+    __tablename__ = "audit_place"
+    __table_args__ = (PrimaryKeyConstraint("part", name="audit_place_pk"),)
+
+    part: str = Field(sa_column=_text())
+    place: str = Field(sa_column=_text())
+    rows: int = Field(sa_column=Column(BigInteger, nullable=False))
+    found: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
+    found_before: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
+    taken_at: datetime = Field(sa_column=_time(nullable=False))
+    completed_at: datetime | None = Field(default=None, sa_column=_time())
+
+
 class WorkerRow(SQLModel, table=True):
     """A worker process as it last said it is. heard_until: if it does not say so again by then, it counts as silent."""
 

@@ -15,8 +15,9 @@ from moderation.ledger.feed import Filter
 from moderation.ledger.submit import new_id
 
 _ADD = text("""
-    INSERT INTO webhook (id, name, url, filter, epoch, xid, seq)
-    VALUES (:id, :name, :url, CAST(:filter AS jsonb), :epoch, CAST(:xid AS xid8), :seq)
+    INSERT INTO webhook (id, name, url, filter, epoch, xid, seq, verified_epoch, verified_xid, verified_seq)
+    VALUES (:id, :name, :url, CAST(:filter AS jsonb), :epoch, CAST(:xid AS xid8), :seq,
+            :epoch, CAST(:xid AS xid8), :seq)
 """)
 _ADD_SECRET = text("INSERT INTO webhook_secret (webhook_id, secret) VALUES (:id, :secret)")
 _RETIRE_SECRETS = text("""

@@ -9,7 +9,7 @@ from moderation.policy.category import Category
 from moderation.policy.revision import PolicyRevision
 
 
-class Change(BaseModel):
+class ValueChange(BaseModel):
     """A text or state before and after."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +34,7 @@ class CategoryChange(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     category: str  # full name
-    state: Change | None
+    state: ValueChange | None
     should_not: BulletsChange | None
     can: BulletsChange | None
 
@@ -47,8 +47,8 @@ class PolicyDiff(BaseModel):
     before: str
     after: str
     same_prompt: bool  # the model reads the same bytes: verdicts of one hold for the other
-    title: Change | None
-    note: Change | None
+    title: ValueChange | None
+    note: ValueChange | None
     dsa: bool = False  # whether the names in statements of reasons changed
     added: tuple[str, ...]  # full names of categories
     removed: tuple[str, ...]
@@ -78,8 +78,8 @@ def describe_diff(before: PolicyRevision, after: PolicyRevision) -> PolicyDiff:
     )
 
 
-def _change(before: str, after: str) -> Change | None:
-    return None if before == after else Change(before=before, after=after)
+def _change(before: str, after: str) -> ValueChange | None:
+    return None if before == after else ValueChange(before=before, after=after)
 
 
 def _category(before: Category, after: Category) -> CategoryChange | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, field_serializer
 
-from moderation.dsa.values import CATEGORIES, KEYWORDS, RESTRICTIONS
+from moderation.policy.dsa_values import CATEGORIES, KEYWORDS, RESTRICTIONS
 from moderation.policy.text import check_text
 
 

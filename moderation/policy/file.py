@@ -49,7 +49,7 @@ def _whole_number(value: object) -> object:
     return int(value)
 
 
-class _Entry(BaseModel):
+class _CategoryEntry(BaseModel):
     """What a file says of one category; the words themselves are checked by Category."""
 
     model_config = ConfigDict(extra="forbid")
@@ -75,7 +75,7 @@ class _File(BaseModel):
     revision: Annotated[int, BeforeValidator(_whole_number)] = 1
     title: str
     note: str = ""
-    categories: dict[str, Annotated[_Entry, BeforeValidator(_entry)]] = Field(default_factory=dict)
+    categories: dict[str, Annotated[_CategoryEntry, BeforeValidator(_entry)]] = Field(default_factory=dict)
     dsa: DsaMapping | None = None
 
 
@@ -106,7 +106,7 @@ def _categories(file: _File, document: Document) -> tuple[Category, ...]:
     return tuple(_category(name, file.categories.get(name), document) for name in (*known, *own))
 
 
-def _category(category_id: str, entry: _Entry | None, document: Document) -> Category:
+def _category(category_id: str, entry: _CategoryEntry | None, document: Document) -> Category:
     """One of the nine keeps what the file leaves out: its name, and a list of bullets that is not given."""
     if entry is None:
         return Category.in_state(category_id)
@@ -151,7 +151,12 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _meant(name: str) -> str:
-    fields = [*_File.model_fields, *_Entry.model_fields, *DsaMapping.model_fields, *DsaCategory.model_fields]
+    fields = [
+        *_File.model_fields,
+        *_CategoryEntry.model_fields,
+        *DsaMapping.model_fields,
+        *DsaCategory.model_fields,
+    ]
     close = difflib.get_close_matches(name.replace("-", "_").lower(), fields, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -64,7 +64,7 @@ def read_yaml(text: str, *, source: str) -> Document:
     if len(text) > MAX_CHARACTERS:
         raise PolicyError(f"{source}: has {len(text)} characters; a policy file has at most {MAX_CHARACTERS}")
     try:
-        return _Reader(text, source).read()
+        return _YamlReader(text, source).read()
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         problem = ", ".join(part for part in (exc.context, exc.problem) if part)
@@ -76,7 +76,7 @@ def read_yaml(text: str, *, source: str) -> Document:
         ) from exc
 
 
-class _Reader:
+class _YamlReader:
     """Builds the document from PyYAML's events, which neither resolve nor construct anything."""
 
     def __init__(self, text: str, source: str) -> None:

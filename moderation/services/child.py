@@ -29,7 +29,7 @@ class StartError(Exception):
         self.said = said
 
 
-class Child:
+class ChildProcess:
     """One running server process and the small shell that outlives us to stop it."""
 
     def __init__(
@@ -167,7 +167,9 @@ def free_port() -> int:
         return port
 
 
-def start_on_a_port(name: str, port: int | None, launch: Callable[[int], Child]) -> tuple[Child, int]:
+def start_on_a_port(
+    name: str, port: int | None, launch: Callable[[int], ChildProcess]
+) -> tuple[ChildProcess, int]:
     """Launch on `port`, or on a free one; tried again where the reason for failing passes.
 
     Raises ServiceMissing with the server's own last line.

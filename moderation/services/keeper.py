@@ -23,7 +23,7 @@ from moderation.services.redis import LocalRedis
 _LOOK_S = 0.05  # how soon after the last user it stops
 
 
-class Server(Protocol):
+class LocalServer(Protocol):
     @property
     def url(self) -> str: ...
 
@@ -32,7 +32,10 @@ class Server(Protocol):
     def stop(self) -> None: ...
 
 
-_SERVERS: dict[str, Callable[[Path], Server]] = {"postgres": LocalPostgres.start, "redis": LocalRedis.start}
+_SERVERS: dict[str, Callable[[Path], LocalServer]] = {
+    "postgres": LocalPostgres.start,
+    "redis": LocalRedis.start,
+}
 
 
 def keep(service: str, folder: Path) -> None:

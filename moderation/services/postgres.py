@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 from moderation.errors import LedgerUnavailable, ServiceMissing
 from moderation.services.account import Account, account_for
-from moderation.services.child import LOOPBACK, Child, start_on_a_port
+from moderation.services.child import LOOPBACK, ChildProcess, start_on_a_port
 from moderation.services.folder import clear_stale_pid_file, owned_folder, secret_in
 
 StopMode = Literal["fast", "immediate"]
@@ -42,7 +42,7 @@ class LocalPostgres:
         self._account = account
         self._settings = settings
         self._password = secret_in(folder / "password")
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self.port: int | None = None
 
     @classmethod
@@ -114,10 +114,10 @@ class LocalPostgres:
         clear_stale_pid_file(self._data / "postmaster.pid", "postgres")
         self._child, self.port = start_on_a_port("Postgres", port, self._launch)
 
-    def _launch(self, port: int) -> Child:
+    def _launch(self, port: int) -> ChildProcess:
         flags = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(port), *flags]
-        child = Child(
+        child = ChildProcess(
             [*self._account.prefix, *command],
             log=self._folder / "log",
             stop_signal=signal.SIGINT,

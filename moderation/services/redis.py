@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from moderation.errors import BrokerUnavailable, ServiceMissing
-from moderation.services.child import LOOPBACK, Child, start_on_a_port
+from moderation.services.child import LOOPBACK, ChildProcess, start_on_a_port
 from moderation.services.folder import clear_stale_pid_file, owned_folder, secret_in
 
 _PROGRAMS = ("redis-server", "valkey-server")
@@ -26,7 +26,7 @@ class LocalRedis:
         self._program = program
         self._config = config
         self._password = password
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
         self.port: int | None = None
 
     @classmethod
@@ -89,8 +89,8 @@ class LocalRedis:
         clear_stale_pid_file(self._folder / "redis.pid", "redis-server", "valkey-server")
         self._child, self.port = start_on_a_port("Redis", port, self._launch)
 
-    def _launch(self, port: int) -> Child:
-        child = Child(
+    def _launch(self, port: int) -> ChildProcess:
+        child = ChildProcess(
             # The configuration goes through standard input: arguments are seen by every user of the machine.
             [str(self._program), "-"],
             log=self._folder / "log",

@@ -1,1 +1,1 @@
-"""`vetline serve`: the HTTP door for services in other languages. Its libraries come with the extra `serve`."""
+"""`vetline serve`: the HTTP API for services in other languages. Its libraries come with the extra `serve`."""

@@ -1,4 +1,4 @@
-"""The door itself: three routes for services, and what tells people and probes about it.
+"""The HTTP API: three routes for services, and what tells people and probes about it.
 
 Nothing here blocks the event loop: what asks Postgres or parses a body runs in the client's threads, as many as there
 are connections.
@@ -15,18 +15,18 @@ from fastapi import Depends, FastAPI, Header, Path
 from fastapi.responses import HTMLResponse, Response
 from starlette.types import ASGIApp
 
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.engine import open_ledger, ping
-from moderation.ledger.standing import standing
+from moderation.ledger.status import assessment_status
 from moderation.settings import QueueSettings
 from producer.async_client import AsyncClient
-from producer.serve import messages, page, problems, schema
-from producer.serve.accepting import Accepting
-from producer.serve.gate import Gate
-from producer.serve.guard import Guard
-from producer.serve.limits import Limits
+from producer.serve import docs_page, messages, problems, schema
+from producer.serve.auth import Authorizer
+from producer.serve.limits import RateLimits
+from producer.serve.middleware import RequestMiddleware
 from producer.serve.problems import Problem
 from producer.serve.settings import ServeSettings
+from producer.serve.submission import SubmissionHandler
 from producer.serve.tokens import Bearer, Role, Tokens
 
 _ABOUT = (
@@ -49,19 +49,19 @@ IdempotencyKey = Annotated[
 BatchName = Annotated[str, Path(min_length=1, max_length=200)]
 
 
-class Door:
+class ApiBackend:
     """What the routes work with; database_url and redis_url as the producer's client takes them."""
 
     def __init__(
         self, database_url: str, redis_url: str | None, tokens: Tokens | None, settings: ServeSettings
     ) -> None:
-        limits = Limits(settings)
-        # Whoever waits for room would hold a thread that others need: the door refuses, and says when to come again.
+        limits = RateLimits(settings)
+        # Whoever waits for room would hold a thread that others need: the API refuses, and says when to come again.
         queue = QueueSettings().model_copy(update={"when_full": "refuse"})
         self.client = AsyncClient(database_url, redis_url, queue=queue)
         self.engine = open_ledger(database_url)
-        self.guard = Guard(tokens, limits, settings)
-        self.accepting = Accepting(self.client.client, self.engine, limits)
+        self.authorizer = Authorizer(tokens, limits, settings)
+        self.submissions = SubmissionHandler(self.client.client, self.engine, limits)
 
     @asynccontextmanager
     async def open(self, _: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +72,7 @@ class Door:
             self.engine.dispose()
 
     async def read(self, id_: UUID) -> messages.Assessment:
-        row = await self.client.run(partial(standing, self.engine, id_))
+        row = await self.client.run(partial(assessment_status, self.engine, id_))
         if row is None:
             raise Problem(404, "not_found", f"no assessment {id_}")
         return messages.assessment(row)
@@ -80,57 +80,57 @@ class Door:
     async def batch(self, name: str) -> messages.Batch:
         if "\0" in name:  # Postgres takes none, so no batch has one
             raise Problem(404, "not_found", "no such batch")
-        found = await self.client.run(partial(tally.progress, self.engine, batch=name))
+        found = await self.client.run(partial(counters.progress, self.engine, batch=name))
         if not any(found.states.values()):
             raise Problem(404, "not_found", f"no batch {name!r}")
         states = messages.States(**found.states)
         return messages.Batch(name=name, states=states, per_s=found.per_s, left_s=found.left_s)
 
 
-def make_app(door: Door) -> FastAPI:
+def make_app(backend: ApiBackend) -> FastAPI:
     """The routes. What the bare app answers, `guarded` makes safe to listen with."""
     app = FastAPI(
-        title="Vetline", version=version("vetline"), description=_ABOUT, lifespan=door.open,
+        title="Vetline", version=version("vetline"), description=_ABOUT, lifespan=backend.open,
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     problems.install(app)
     app.openapi = partial(schema.describe, app)  # type: ignore[method-assign]  # FastAPI's documented way
-    _assessments(app, door)
-    _about(app, door)
+    _assessments(app, backend)
+    _about(app, backend)
     return app
 
 
 def guarded(app: FastAPI, settings: ServeSettings, *, loopback_only: bool) -> ASGIApp:
     """The app behind its gate."""
-    return Gate(app, at_once=settings.at_once, loopback_only=loopback_only)
+    return RequestMiddleware(app, at_once=settings.at_once, loopback_only=loopback_only)
 
 
-def _assessments(app: FastAPI, door: Door) -> None:
-    submitter = door.guard.admits(Role.SUBMIT)
-    reader = Depends(door.guard.admits(Role.READ))
+def _assessments(app: FastAPI, backend: ApiBackend) -> None:
+    submitter = backend.authorizer.admits(Role.SUBMIT)
+    reader = Depends(backend.authorizer.admits(Role.READ))
 
     @app.post("/v1/assessments", status_code=202, response_model=messages.Receipt)
     async def submit(
         bearer: Annotated[Bearer, Depends(submitter)],
-        body: Annotated[bytes, Depends(door.guard.body)],
+        body: Annotated[bytes, Depends(backend.authorizer.body)],
         key: IdempotencyKey = None,
     ) -> Response:
         """Submit one image, or an array of up to 1,000. All are committed when the answer comes, or none."""
-        answer = await door.client.run(partial(door.accepting.accept, body, bearer, key))
+        answer = await backend.client.run(partial(backend.submissions.accept, body, bearer, key))
         return Response(answer, 202, media_type="application/json")
 
     @app.get("/v1/assessments/{id}", dependencies=[reader])
     async def read(id_: Annotated[UUID, Path(alias="id")]) -> messages.Assessment:
         """How one stands: its state, its verdict, or why there is none."""
-        return await door.read(id_)
+        return await backend.read(id_)
 
     @app.get("/v1/batches/{name:path}", dependencies=[reader])
     async def batch(name: BatchName) -> messages.Batch:
         """How many of a batch are in each state, how fast they end, and how long that will take."""
-        return await door.batch(name)
+        return await backend.batch(name)
 
 
-def _about(app: FastAPI, door: Door) -> None:
+def _about(app: FastAPI, backend: ApiBackend) -> None:
     @app.get("/live")
     async def live() -> messages.Health:
         """Whether the process answers."""
@@ -139,9 +139,9 @@ def _about(app: FastAPI, door: Door) -> None:
     @app.get("/ready")
     async def ready() -> messages.Health:
         """Whether it can accept: Postgres answers. Redis need not; what is accepted is committed."""
-        await door.client.run(partial(ping, door.engine))
+        await backend.client.run(partial(ping, backend.engine))
         return messages.Health()
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def docs() -> str:
-        return page.render(app.openapi())
+        return docs_page.render(app.openapi())

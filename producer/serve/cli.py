@@ -1,4 +1,4 @@
-"""`vetline serve` and `vetline token`. FastAPI is loaded when the door opens, and not before."""
+"""`vetline serve` and `vetline token`. FastAPI is loaded when the API opens, and not before."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from moderation.cli.opening import check_tables
+from moderation.cli.open_ledger import check_tables
 from moderation.cli.output import talk
 from moderation.errors import BadSetting
 from moderation.ledger.engine import open_ledger
-from moderation.services.desk import resolve
+from moderation.services.resolve import resolve
 from producer.serve.settings import ServeSettings
 from producer.serve.tokens import Role, Tokens, issue
 
@@ -33,7 +33,10 @@ def serve(
         bool, typer.Option("--no-tokens", help="Let in whoever is on this machine; on loopback only.")
     ] = False,
 ) -> None:
-    """Take submissions over HTTP, from services in any language. See /docs once it listens."""
+    """Take submissions over HTTP, from services in any language.
+
+    /docs on that port describes what it takes.
+    """
     given = {
         "host": host, "port": port, "tokens": tokens,
         "metrics_port": metrics_port, "metrics_address": metrics_address,
@@ -41,20 +44,20 @@ def serve(
     settings = ServeSettings().model_copy(update={name: v for name, v in given.items() if v is not None})
     known = _known(settings, no_tokens=no_tokens)
     try:
-        from producer.serve import app, listening
+        from producer.serve import app, server
     except ImportError as exc:
         raise BadSetting(f"the door needs {exc.name}: pip install 'vetline[serve]'") from None
-    listener = listening.bound(settings.host, settings.port)
+    listener = server.bound_socket(settings.host, settings.port)
     with listener, resolve(need_redis=True) as services:
-        if known is None and not listening.is_loopback(listener):
+        if known is None and not server.is_loopback(listener):
             raise BadSetting(f"--no-tokens is for loopback, and {settings.host} is not")
         _check(services.database_url)
-        door = app.Door(services.database_url, services.redis_url, known, settings)
+        backend = app.ApiBackend(services.database_url, services.redis_url, known, settings)
         if settings.metrics_port is not None:
-            found = listening.serve_metrics(settings.metrics_address, settings.metrics_port)
+            found = server.serve_metrics(settings.metrics_address, settings.metrics_port)
             talk(f"metrics: http://{settings.metrics_address}:{found}/metrics")
         talk(f"listening on http://{settings.host}:{listener.getsockname()[1]}")
-        listening.serve(app.guarded(app.make_app(door), settings, loopback_only=known is None), listener)
+        server.serve(app.guarded(app.make_app(backend), settings, loopback_only=known is None), listener)
 
 
 @commands.command()
@@ -63,7 +66,10 @@ def token(
     role: Annotated[Role, typer.Option(help="submit, read, or admin for both.")],
     file: File = None,
 ) -> None:
-    """Make a token for the door: printed once, and its digest added to the file."""
+    """Make a token for a client of `vetline serve`.
+
+    The token is printed once. Its digest is added to the file.
+    """
     path = file or ServeSettings().tokens
     if path is None:
         raise BadSetting("which file? --file FILE or VETLINE_SERVE_TOKENS")

@@ -43,7 +43,7 @@ class Rate:
         )
 
 
-class Limits:
+class RateLimits:
     """Both rates of every token. The number of tokens bounds its memory."""
 
     def __init__(self, settings: ServeSettings) -> None:

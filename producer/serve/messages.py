@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from moderation.assessment import IMAGE_URI, PRINTABLE, SCHEMES, Priority, Ticket
-from moderation.ledger.standing import Row
+from moderation.ledger.status import Row
 from moderation.redaction import redact_uri
 from producer.serve.settings import MAX_ITEMS
 
@@ -30,11 +30,11 @@ SENTENCES = {
 PolicyRef = Annotated[str, Field(max_length=64, pattern=_POLICY, examples=["llavaguard-default"])]
 
 
-class _Message(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Image(_Message):
+class Image(_StrictModel):
     """One image to judge.
 
     policy: an id (the revision current now is pinned) or id@revision; or several, each of which judges it.
@@ -62,7 +62,7 @@ MANY: TypeAdapter[list[Image]] = TypeAdapter(
 )
 
 
-class Accepted(_Message):
+class Accepted(_StrictModel):
     """One assessment.
 
     index: of its image in the request.
@@ -77,13 +77,13 @@ class Accepted(_Message):
     cancelled: bool
 
 
-class Receipt(_Message):
+class Receipt(_StrictModel):
     """Committed, all of them, in the order of the request."""
 
     assessments: list[Accepted]
 
 
-class Verdict(_Message):
+class Verdict(_StrictModel):
     rating: Literal["Safe", "Unsafe"]
     category: str
     rationale: str
@@ -96,14 +96,14 @@ class Verdict(_Message):
     recorded_at: datetime
 
 
-class Failure(_Message):
+class Failure(_StrictModel):
     """Why there is no verdict, and none will come unless it is retried. No verdict is not Safe."""
 
     code: str
     detail: str | None
 
 
-class Assessment(_Message):
+class Assessment(_StrictModel):
     """How one stands. uri: without its secrets."""
 
     id: UUID
@@ -122,7 +122,7 @@ class Assessment(_Message):
     failure: Failure | None
 
 
-class States(_Message):
+class States(_StrictModel):
     queued: int = 0
     running: int = 0
     done: int = 0
@@ -130,7 +130,7 @@ class States(_Message):
     cancelled: int = 0
 
 
-class Batch(_Message):
+class Batch(_StrictModel):
     """per_s: ended over the last minute; left_s: at that pace, None where it is not known."""
 
     name: str
@@ -139,7 +139,7 @@ class Batch(_Message):
     left_s: int | None
 
 
-class Health(_Message):
+class Health(_StrictModel):
     status: Literal["ok"] = "ok"
 
 

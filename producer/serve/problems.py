@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -14,9 +13,10 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from moderation.errors import Misuse, Unavailable
+from moderation.log import get_logger
 from producer.serve.messages import SENTENCES
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 _RETRY_S = 5  # until a database that is away is worth another try

@@ -1,4 +1,4 @@
-"""The door's OpenAPI document: what FastAPI knows of the routes, with the body and the problems that we answer for."""
+"""The API's OpenAPI document: what FastAPI knows of the routes, with the body and the problems that we answer for."""
 
 from typing import Any
 

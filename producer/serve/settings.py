@@ -1,4 +1,4 @@
-"""What the door listens on, and how much it lets in."""
+"""What the API listens on, and how much it lets in."""
 
 from pathlib import Path
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import structlog
-
 from moderation.errors import BadSetting
+from moderation.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINE = re.compile(rf"({_NAME.pattern})\s+(submit|read|admin)\s+([0-9a-f]{{64}})")
@@ -39,7 +38,7 @@ class Bearer:
     role: Role
 
 
-ANYBODY = Bearer("", Role.ADMIN)  # where the door was opened without tokens, on loopback
+ANYBODY = Bearer("", Role.ADMIN)  # where the API was opened without tokens, on loopback
 
 
 class Tokens:

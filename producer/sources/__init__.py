@@ -1,19 +1,19 @@
 """What `vetline enqueue` reads: one file here for each kind of source, and `open_source` chooses among them."""
 
-from producer.sources.choosing import Form, Reading, open_source
 from producer.sources.columns import Columns
-from producer.sources.item import Cursor, Item, Refusal, Source, Step
+from producer.sources.detect import FileFormat, SourceOptions, open_source
+from producer.sources.item import Cursor, Item, Reject, Source, SourceStep
 from producer.sources.text import STDIN
 
 __all__ = [
     "STDIN",
     "Columns",
     "Cursor",
-    "Form",
+    "FileFormat",
     "Item",
-    "Reading",
-    "Refusal",
+    "SourceOptions",
+    "Reject",
     "Source",
-    "Step",
+    "SourceStep",
     "open_source",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from moderation.errors import BadSource, InvalidSubmission
 from producer.sources.item import Item, item_of_file, item_of_uri, names_a_uri
-from producer.sources.unused import Unused
+from producer.sources.unused_fields import UnusedFields
 
 _USUAL = ("uri", "url", "image", "path")  # tried in this order where no column is named
 ALL = "*"
@@ -21,7 +21,7 @@ class Columns:
     key: str | None = None
     metadata: tuple[str, ...] = ()
     priority: str | None = None
-    unused: Unused = field(default_factory=Unused, repr=False, compare=False)
+    unused: UnusedFields = field(default_factory=UnusedFields, repr=False, compare=False)
 
     def check(self, names: Collection[str], source: str, *, added: Collection[str] = ()) -> None:
         """Raises BadSource where a table has not these columns. added: what its reader makes of others."""

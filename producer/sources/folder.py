@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from moderation.errors import BadSource
-from producer.sources.item import IMAGE_SUFFIXES, Cursor, Refusal, Step, item_of_file
+from producer.sources.item import IMAGE_SUFFIXES, Cursor, Reject, SourceStep, item_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Folder:
     def identity(self) -> str:
         return str(Path(self.name).resolve())
 
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         found = after is not None
         behind = PurePosixPath(after).parts if isinstance(after, str) else ()
         for step in self._walk((), behind, 0, 1):
@@ -34,15 +34,15 @@ class Folder:
 
     def _walk(
         self, parts: tuple[str, ...], behind: tuple[str, ...], done: float, share: float
-    ) -> Iterator[Step]:
+    ) -> Iterator[SourceStep]:
         """Below the directory `parts`, what comes behind `behind`; the directory is `share` of all, from `done` on."""
         path = Path(self.name, *parts)
         try:
             with os.scandir(path) as entries:
                 children = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
         except OSError as exc:
-            yield Step(
-                Refusal(f"cannot be read: {exc.strerror}", str(path)),
+            yield SourceStep(
+                Reject(f"cannot be read: {exc.strerror}", str(path)),
                 cursor="/".join(parts) or None,
                 done=done,
             )
@@ -69,9 +69,9 @@ def is_meant(place: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(text, pattern) for pattern in patterns for text in (place, name))
 
 
-def _step(path: Path, cursor: str, done: float) -> Iterator[Step]:
+def _step(path: Path, cursor: str, done: float) -> Iterator[SourceStep]:
     try:
         if path.is_file():
-            yield Step(item_of_file(path), cursor=cursor, done=done)
+            yield SourceStep(item_of_file(path), cursor=cursor, done=done)
     except OSError as exc:  # it went away meanwhile
-        yield Step(Refusal(f"cannot be read: {exc.strerror}", str(path)), cursor=cursor, done=done)
+        yield SourceStep(Reject(f"cannot be read: {exc.strerror}", str(path)), cursor=cursor, done=done)

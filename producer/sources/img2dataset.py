@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moderation.errors import BadSource
-from producer.sources.item import Cursor, Item, Refusal, Step, item_of_file, item_of_uri
+from producer.sources.item import Cursor, Item, Reject, SourceStep, item_of_file, item_of_uri
 from producer.sources.parquet import opened, rows_behind
 
 _KEPT = ("key", "url", "sha256", "caption")
@@ -38,7 +38,7 @@ class Img2Dataset:
     def identity(self) -> str:
         return str(Path(self.name).resolve())
 
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         shards = sorted(Path(self.name).glob("*.parquet"))
         if not shards:
             raise BadSource(f"{self.name} has no shards of img2dataset (NNNNN.parquet)")
@@ -48,7 +48,7 @@ class Img2Dataset:
                 behind = int(row) if shard.stem == reached else 0
                 yield from self._shard(shard, behind, done, len(shards))
 
-    def _shard(self, shard: Path, behind: int, done: int, shards: int) -> Iterator[Step]:
+    def _shard(self, shard: Path, behind: int, done: int, shards: int) -> Iterator[SourceStep]:
         with opened(str(shard)) as file:
             names = [name for name in _READ if name in file.schema_arrow.names]
             if not {"key", "url", "status"} <= set(names):
@@ -56,22 +56,24 @@ class Img2Dataset:
             total = file.metadata.num_rows or 1
             for number, row in rows_behind(file, behind, names):
                 share = (done + number / total) / shards
-                yield Step(self._what(shard, row), cursor=f"{shard.stem}/{number}", line=number, done=share)
+                yield SourceStep(
+                    self._what(shard, row), cursor=f"{shard.stem}/{number}", line=number, done=share
+                )
 
-    def _what(self, shard: Path, row: dict[str, Any]) -> Item | Refusal:
+    def _what(self, shard: Path, row: dict[str, Any]) -> Item | Reject:
         kept = {name: row[name] for name in _KEPT if row.get(name) is not None}
         if caption := kept.get("caption"):
             kept["caption"] = str(caption)[:_CAPTION]
         if self.by_url:
             return item_of_uri(str(row["url"]), metadata=kept)
         if row["status"] != "success":
-            return Refusal(f"not downloaded: {row.get('error_message') or row['status']}", str(row["url"]))
+            return Reject(f"not downloaded: {row.get('error_message') or row['status']}", str(row["url"]))
         for suffix in _SUFFIXES:
             path = shard.with_suffix("") / f"{row['key']}.{suffix}"
             if path.is_file():
                 return item_of_file(path, metadata=kept)
         if shard.with_suffix(".tar").exists():
-            return Refusal(
+            return Reject(
                 "the image is inside a tar; unpack it, or ask for --uri-column url", str(row["url"])
             )
-        return Refusal("the downloaded file is not there", str(row["url"]))
+        return Reject("the downloaded file is not there", str(row["url"]))

@@ -38,7 +38,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Reject:
     """What cannot be submitted, and why. image: its URI or place, as far as it is known; may hold secrets."""
 
     reason: str
@@ -46,7 +46,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SourceStep:
     """One item or refusal, and how far the source then is.
 
     line: of the list, or row of the table, counted from 1; None where there are none.
@@ -54,7 +54,7 @@ class Step:
     done: the share of the source that was read, from 0 to 1; None where it is not known.
     """
 
-    what: Item | Refusal
+    what: Item | Reject
     cursor: Cursor = None
     line: int | None = None
     done: float | None = None
@@ -67,7 +67,7 @@ class Source(Protocol):
     def name(self) -> str: ...
     @property
     def identity(self) -> str: ...
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         """What is behind the cursor. Raises BadSource or SourceUnavailable where it cannot be read at all."""
         ...
 

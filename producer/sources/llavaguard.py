@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from moderation.errors import BadSource, InvalidSubmission
 from producer.sources.columns import Columns
-from producer.sources.item import Cursor, Item, Refusal, Source, Step
+from producer.sources.item import Cursor, Item, Reject, Source, SourceStep
 from producer.sources.table import Row, Table
 from producer.sources.text import base_of, identity_of
 
@@ -54,7 +54,7 @@ class LlavaGuardJson:
     def identity(self) -> str:
         return identity_of(self.name)
 
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         behind = after if isinstance(after, int) else 0
         try:
             rows = from_json(Path(self.name).read_bytes())
@@ -64,15 +64,15 @@ class LlavaGuardJson:
             raise BadSource(f"{self.name} is no JSON array")
         for number, row in enumerate(rows, start=1):
             if number > behind:
-                yield Step(self._what(row), cursor=number, line=number, done=number / len(rows))
+                yield SourceStep(self._what(row), cursor=number, line=number, done=number / len(rows))
 
-    def _what(self, row: Any) -> Item | Refusal:
+    def _what(self, row: Any) -> Item | Reject:
         try:
             labels = _with_labels(
                 row, rating=row.get("final-assessment"), prompt=row["conversations"][0]["value"]
             )
             return _columns("image").item(labels, base_of(self.name))
         except InvalidSubmission as exc:
-            return Refusal(str(exc))
+            return Reject(str(exc))
         except (AttributeError, KeyError, IndexError, TypeError):
-            return Refusal("not a row of LlavaGuard-DS")
+            return Reject("not a row of LlavaGuard-DS")

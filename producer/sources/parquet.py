@@ -7,7 +7,7 @@ from typing import Any
 
 from moderation.errors import BadSetting, BadSource, InvalidSubmission
 from producer.sources.columns import Columns
-from producer.sources.item import Cursor, Item, Refusal, Step, file_identity
+from producer.sources.item import Cursor, Item, Reject, SourceStep, file_identity
 
 _ROWS = 1024  # decoded at a time
 
@@ -21,20 +21,20 @@ class Parquet:
     def identity(self) -> str:
         return file_identity(Path(self.name))
 
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         behind = after if isinstance(after, int) else 0
         with opened(self.name) as file:
             names = file.schema_arrow.names
             self.columns.check(names, self.name)
             total = file.metadata.num_rows or 1
             for number, row in rows_behind(file, behind, self.columns.needed(names)):
-                yield Step(self._what(row), cursor=number, line=number, done=number / total)
+                yield SourceStep(self._what(row), cursor=number, line=number, done=number / total)
 
-    def _what(self, row: dict[str, Any]) -> Item | Refusal:
+    def _what(self, row: dict[str, Any]) -> Item | Reject:
         try:
             return self.columns.item(row, Path(self.name).parent)
         except InvalidSubmission as exc:
-            return Refusal(str(exc))
+            return Reject(str(exc))
 
 
 def opened(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from moderation.errors import BadSetting, BadSource, SourceUnavailable
 from producer.sources.folder import is_meant
-from producer.sources.item import Cursor, Item, Step
+from producer.sources.item import Cursor, Item, SourceStep
 
 _REFUSED = frozenset({
     "NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
@@ -32,7 +32,7 @@ class S3Prefix:
     def identity(self) -> str:
         return self.name
 
-    def read(self, after: Cursor = None) -> Iterator[Step]:
+    def read(self, after: Cursor = None) -> Iterator[SourceStep]:
         bucket, _, prefix = self.name[len("s3://") :].partition("/")
         question: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         if isinstance(after, str):
@@ -42,7 +42,7 @@ class S3Prefix:
             place = entry["Key"][len(prefix) :]
             if not place.endswith("/") and place and is_meant(place, self.patterns):
                 found = True
-                yield Step(_item(bucket, entry), cursor=entry["Key"])
+                yield SourceStep(_item(bucket, entry), cursor=entry["Key"])
         if not found:
             raise BadSource(f"no images below {self.name}")
 

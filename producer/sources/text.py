@@ -16,7 +16,7 @@ MAX_LINE = 1_048_576  # bytes; a URI has 8,192 and metadata 16,384
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """text: without its end; None where it is too long or no UTF-8, for the reason in `problem`."""
 
     number: int
@@ -34,7 +34,7 @@ def base_of(name: str) -> Path:
     return Path() if name == STDIN else Path(name).parent
 
 
-def lines_of(name: str) -> Iterator[Line]:
+def lines_of(name: str) -> Iterator[TextLine]:
     """All lines, counted from 1. Raises BadSource where the list cannot be read."""
     with _opened(name) as (stream, done):
         number = 0
@@ -43,14 +43,14 @@ def lines_of(name: str) -> Iterator[Line]:
             if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
                 while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                     pass
-                yield Line(number, None, done(), f"the line is longer than {MAX_LINE} bytes")
+                yield TextLine(number, None, done(), f"the line is longer than {MAX_LINE} bytes")
                 continue
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError:
-                yield Line(number, None, done(), "the line is not UTF-8")
+                yield TextLine(number, None, done(), "the line is not UTF-8")
             else:
-                yield Line(number, text.rstrip("\r\n"), done())
+                yield TextLine(number, text.rstrip("\r\n"), done())
 
 
 @contextmanager

@@ -9,12 +9,15 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
-from moderation.ledger import tally
+from moderation.errors import Unavailable
+from moderation.ledger import counters, migrate
+from moderation.ledger.audit.run import audit
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
+from moderation.services.postgres import LocalPostgres
 from producer import Client
 from tests.support.checkpoint import write_checkpoint
-from tests.support.keeper import GONE_S, Keeper
+from tests.support.runtime_worker import GONE_S, Keeper
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
@@ -25,6 +28,7 @@ QUICK = {
     "VETLINE_LEASE_BEAT_S": "0.8",
     "VETLINE_LEASE_RETRY_BASE_S": "0.2",
     "VETLINE_QUEUE_SWEEP_S": "0.2",
+    "VETLINE_AUDIT_EVERY_S": "1",
     "VETLINE_QUEUE_RING_AGAIN_S": "2",
     "VETLINE_QUEUE_SOCKET_TIMEOUT_S": "2",
     "VETLINE_WORKER_STALLED_S": "10",
@@ -72,10 +76,37 @@ class System:
         return sum(r.image is not None and r.outcome == "running" for r in self.server.requests)
 
     def counts(self) -> dict[str, int]:
-        return tally.counts(self.engine)
+        return counters.counts(self.engine)
 
     def wait_for_counts(self, *, timeout_s: float = 45, **wanted: int) -> None:
         wait_for(lambda: self.counts() == wanted, timeout_s=timeout_s, what=f"{wanted}, but {self.counts()}")
+
+
+def breaches(database_url: str) -> list[str]:
+    """What the audit finds in a ledger; nothing where Postgres was stopped, or nobody migrated it to this release."""
+    engine = open_ledger(database_url)
+    try:
+        if migrate.current(engine) != migrate.head():
+            return []
+        return [f"{one.check}: {one.what}: {one.count} {one.ids}" for one in audit(engine).findings]
+    except Unavailable:
+        return []
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def postgres_url(postgres_url: str) -> Iterator[str]:
+    """The ledger that a test leaves behind holds together, whatever was killed in it."""
+    yield postgres_url
+    assert breaches(postgres_url) == []
+
+
+@pytest.fixture
+def own_postgres(own_postgres: LocalPostgres) -> Iterator[LocalPostgres]:
+    """As `postgres_url`, where it still runs."""
+    yield own_postgres
+    assert breaches(own_postgres.url) == []
 
 
 @pytest.fixture

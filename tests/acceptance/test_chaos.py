@@ -33,6 +33,10 @@ def test_nothing_is_lost_or_doubled_when_everything_is_killed(tmp_path: Path) ->
     assert outcome.verdicts == SMALL.items - SMALL.poison
     assert outcome.faults["kill"] == SMALL.kills
     assert outcome.charged_again == 0, "a death is no charge"
+    assert outcome.breaches == []
+    assert outcome.given_out.keys() == {"feed", "consumer", "webhook"}
+    assert outcome.given_out_agrees, outcome.given_out
+    assert {found.in_table for found in outcome.given_out.values()} == {outcome.verdicts}
 
 
 @pytest.mark.chaos
@@ -54,5 +58,7 @@ def test_rolling_restarts_charge_nothing(tmp_path: Path) -> None:
     outcome = run(plan, tmp_path)
     assert (outcome.verdicts, outcome.lost, outcome.doubled) == (plan.items, 0, 0)
     assert (outcome.charged_again, outcome.judged_again) == (0, 0)
+    assert outcome.breaches == []
+    assert outcome.given_out_agrees, outcome.given_out
     assert outcome.gone_s_max is not None
     assert outcome.gone_s_max < 30

@@ -1,4 +1,4 @@
-"""The processes that a worker starts: decoders, and the child of a trial. None outlives it, and a stop condemns nothing."""
+"""A worker's child processes: decoders, and that of an isolated run. None outlives it, and a stop condemns nothing."""
 
 import os
 import signal
@@ -6,11 +6,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from moderation.assessment import State
+from moderation.errors import RuntimeCrashed
+from moderation.ledger.outcomes import give_back_crashed
 from tests.acceptance.conftest import System
-from tests.support.ledger import POLICY, attempts, row
+from tests.support.ledger import POLICY, attempts, claimed, row
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
 
@@ -35,13 +36,14 @@ def _is_of(entry: Path, session: int) -> bool:
 def a_suspect(system: System) -> UUID:
     """An image that was in hand at two deaths: it is tried in a child of its own."""
     id_ = system.client.submit(system.image("suspect"), POLICY).id
-    with system.engine.connect() as connection:
-        connection.execute(text("UPDATE assessment SET crashes = 2 WHERE id = :id"), {"id": id_})
+    for _ in range(2):
+        died = claimed(system.engine, id_, worker="died")
+        give_back_crashed(system.engine, died, RuntimeCrashed("gone"), worker="died")
     return id_
 
 
 def in_trial(system: System) -> tuple[RunningWorker, UUID]:
-    """A worker whose trial child waits for an answer that does not come."""
+    """A worker whose isolated run child waits for an answer that does not come."""
     # What a judge asks to know its server has one token of answer; an image's verdict has many.
     system.server.script([{"when": {"one_token": False}, "do": {"kind": "hang"}}])
     id_ = a_suspect(system)
@@ -80,4 +82,4 @@ def test_a_stop_that_reaches_every_process_condemns_no_suspect(
     wait_for(lambda: not family(worker), timeout_s=GONE_S, what="the end of its children")
     standing = row(system.engine, id_)
     assert (standing["state"], standing["charged"], standing["crashes"]) == (State.QUEUED, 0, 2)
-    assert [a["outcome"] for a in attempts(system.engine, id_)] == ["given_back"]
+    assert [a["outcome"] for a in attempts(system.engine, id_)] == ["crashed", "crashed", "given_back"]

@@ -8,8 +8,8 @@ import pytest
 
 from moderation.assessment import Priority
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.outcomes import fail
 from moderation.ledger.policies import seed_builtin
 from moderation.verdict import Rating
 from tests.support.commands import run

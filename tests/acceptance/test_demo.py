@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from moderation.errors import Misuse
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.engine import open_ledger
-from moderation.services.desk import resolve
+from moderation.services.resolve import resolve
 from producer import Client
 from tests.support.commands import Running, nothing_runs_in, run
 from tests.support.waiting import wait_for
-from worker.crew import file_root, prepare
+from worker.host.child_processes import file_root, prepare
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PHOTOGRAPHS = sorted(path.name for path in SAMPLES.iterdir() if path.suffix != ".md")
@@ -88,7 +88,7 @@ def test_the_demo_does_not_judge_what_waits_for_another_judge(
             client.submit((SAMPLES / "cat.jpg").as_uri(), "llavaguard-default")
         ran = run(home, "demo", str(SAMPLES))
         engine = open_ledger(services.database_url)
-        assert tally.counts(engine) == {"queued": 1}
+        assert counters.counts(engine) == {"queued": 1}
         engine.dispose()
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from moderation.services.redis import LocalRedis
-from worker.doctor import doctor
+from worker.doctor.command import doctor
 
 
 def states(capsys: pytest.CaptureFixture[str], *, worker_only: bool = False) -> tuple[int, dict[str, str]]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from moderation.ledger.retry import cancel_queued
@@ -105,10 +105,10 @@ def test_what_somebody_cancelled_stays_so_and_says_so_until_it_is_asked_for_agai
     known = run(tmp_path, *words)
     assert known.returncode == 3, known.stderr
     assert "known 2, of them 1 cancelled and left so (--again judges them)" in known.stderr
-    assert tally.counts(engine) == {"queued": 1, "cancelled": 1}
+    assert counters.counts(engine) == {"queued": 1, "cancelled": 1}
     again = _told(run(tmp_path, *words, "--again", "--json"))
     assert again == {"accepted": 2, "known": 0, "cancelled": 0, "refused": 0}
-    assert tally.counts(engine) == {"queued": 3, "cancelled": 1}
+    assert counters.counts(engine) == {"queued": 3, "cancelled": 1}
 
 
 def test_a_dry_run_asks_no_service_and_submits_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from bench.feed import run as run_killed
-from moderation.feed import Feed
+from consumer.feed import Feed
 from moderation.ledger.consumers import consumers
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin

@@ -14,7 +14,7 @@ from tests.support.gpus import h100s
 from tests.support.sglang_child import Life, Start, starts
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
-from worker.report import Door, doors
+from worker.health.status_report import ProbeAddress, probe_addresses
 
 GONE_S = 45.0
 COUNT = 2
@@ -39,8 +39,8 @@ class Host:
     def starts(self) -> list[Start]:
         return starts(self.plan)
 
-    def workers(self) -> list[Door]:
-        return [door for door in doors() if _lives(door.pid)]
+    def workers(self) -> list[ProbeAddress]:
+        return [probe for probe in probe_addresses() if _lives(probe.pid)]
 
     def runtimes(self) -> list[int]:
         return [start.pid for start in self.starts if _lives(start.pid)]
@@ -85,19 +85,19 @@ def test_each_gpu_has_a_worker_that_is_restarted_on_its_own_and_all_stop_togethe
     host.wait_until_both_work()
     pins = {gpu_of(pid) for pid in host.runtimes()}
     assert pins == {("0", "PCI_BUS_ID"), ("1", "PCI_BUS_ID")}
-    before = {door.pid for door in host.workers()}
+    before = {probe.pid for probe in host.workers()}
 
     killed = host.workers()[0].pid
     gpu = gpu_of(killed)
     psutil.Process(killed).kill()
     wait_for(
-        lambda: {door.pid for door in host.workers()} - before and len(host.runtimes()) == COUNT,
+        lambda: {probe.pid for probe in host.workers()} - before and len(host.runtimes()) == COUNT,
         timeout_s=60,
         what="the worker in place of the one that was killed",
     )
-    (anew,) = {door.pid for door in host.workers()} - before
+    (anew,) = {probe.pid for probe in host.workers()} - before
     assert gpu_of(anew) == gpu
-    assert before - {killed} == {door.pid for door in host.workers()} - {anew}, "the other worked on"
+    assert before - {killed} == {probe.pid for probe in host.workers()} - {anew}, "the other worked on"
 
     ids = [
         host.system.client.submit(host.system.image(f"i{n}", (n, 9, 9)), policy="llavaguard-default")

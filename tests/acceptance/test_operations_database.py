@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.server import server
+from moderation.ledger.server import read_server
 from moderation.services.postgres import LocalPostgres, _binaries
 from tests.acceptance.conftest import System
 from tests.support.conservation import violations
@@ -22,8 +22,8 @@ from tests.support.ledger import POLICY, claimed, record, row, take_back, verdic
 from tests.support.pages import blocks, run_here, typed
 from tests.support.standby import plain, standby_of
 from tests.support.waiting import wait_for
-from worker.checks import State
-from worker.postgres_checks import keeping
+from worker.doctor.check import CheckState
+from worker.doctor.postgres import keeping
 
 PAGE = "docs/operations.md"
 MAKE_ROLES, HAND_OVER = blocks(PAGE, "Roles", "sql")
@@ -197,11 +197,11 @@ def test_a_standby_that_is_promoted_is_found_by_a_worker_that_knows_both_hosts(
             with psycopg.connect(plain(own_postgres), autocommit=True) as connection:
                 connection.execute(statement.encode())
         with opened(plain(own_postgres)) as engine:
-            wait_for(lambda: server(engine).waits_for_them, what="commits that wait")
-            (found,) = [c for c in keeping(server(engine), configured=True) if c.name == "standby"]
-            assert found.state is State.OK
+            wait_for(lambda: read_server(engine).waits_for_them, what="commits that wait")
+            (found,) = [c for c in keeping(read_server(engine), configured=True) if c.name == "standby"]
+            assert found.state is CheckState.OK
         with opened(plain(standby)) as engine:
-            assert next(keeping(server(engine), configured=False)).name == "postgres writes"
+            assert next(keeping(read_server(engine), configured=False)).name == "postgres writes"
         system = system_of(_both(own_postgres, standby), redis_url)
         worker = system.worker()
         system.server.script(default={"latency_s": 0.2})

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from moderation.services.child import free_port
 from moderation.settings import LeaseSettings
-from tests.support.keeper import Keeper, after
 from tests.support.ledger import row
 from tests.support.pages import blocks, run_here, section, typed
 from tests.support.prometheus import RULES, scraped
+from tests.support.runtime_worker import Keeper, after
 from tests.support.waiting import wait_for
 from worker.runtime.settings import RuntimeSettings
 

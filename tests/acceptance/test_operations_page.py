@@ -14,9 +14,9 @@ from PIL import Image
 from moderation.errors import Permanent, Poison, Transient, VetlineError
 from moderation.services.child import free_port
 from tests.acceptance.conftest import System
-from tests.support.exporter import exporter
 from tests.support.image_host import ImageHost, Visit
 from tests.support.ledger import POLICY, attempts, row
+from tests.support.metrics_command import exporter
 from tests.support.pages import blocks, filled, section, typed
 from tests.support.prometheus import RULES, Alerts, is_there, prometheus, rate_of, scraped
 from tests.support.waiting import wait_for

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from moderation.ledger import reading
+from moderation.ledger import queries
 from moderation.ledger.registry import find
 from tests.acceptance.conftest import System
 from tests.support.commands import run
@@ -59,7 +59,7 @@ def test_one_image_under_three_policies_is_read_by_the_model_once(system: System
     for before, after in ((first, second), (second, third)):
         assert before.answered_at_s is not None
         assert before.answered_at_s <= after.at_s, "one after the other: the prefix must be in the cache"
-    policies = {row["policy"] for row in reading.verdicts(system.engine)}
+    policies = {row["policy"] for row in queries.verdicts(system.engine)}
     assert policies == {f"{policy}@1" for policy in THREE}
     assert answered(tmp_path, "enqueue", "a.png", *named) == {
         "accepted": 0,

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from moderation.ledger.activity import workers
-from moderation.ledger.story import story as tell_story
-from tests.support.keeper import GONE_S, Keeper, after, lives
+from moderation.ledger.explain import explanation as tell_story
 from tests.support.ledger import POLICY, row
+from tests.support.runtime_worker import GONE_S, Keeper, after, lives
 from tests.support.waiting import wait_for
 
 ITEMS = 16

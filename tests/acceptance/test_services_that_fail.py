@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from moderation.doorbell import Doorbell
 from moderation.errors import LedgerUnavailable
-from moderation.ledger import reading
+from moderation.ledger import queries
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.migrate import upgrade
 from moderation.services.postgres import LocalPostgres
@@ -278,8 +278,8 @@ def test_of_many_sweepers_one_rings_each_row(own_system: System, own_redis: Loca
 
 
 def rung(system: System) -> int:
-    return int((reading.last_sweep(system.engine) or {"rung": 0})["rung"])
+    return int((queries.last_sweep(system.engine) or {"rung": 0})["rung"])
 
 
 def last_swept(system: System) -> float:
-    return time.time() - float((reading.last_sweep(system.engine) or {"age_s": math.inf})["age_s"])
+    return time.time() - float((queries.last_sweep(system.engine) or {"age_s": math.inf})["age_s"])

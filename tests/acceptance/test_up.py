@@ -10,7 +10,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.engine import open_ledger
 from tests.acceptance.test_demo import SAMPLES, home
 from tests.support.commands import Running, nothing_runs_in, run
@@ -59,7 +59,7 @@ def test_up_serves_the_commands_beside_it_and_ctrl_c_ends_all_of_it(home: Path) 
         queued = run(home, "enqueue", "photographs")
         assert queued.returncode == 0, queued.stderr
         engine = open_ledger(str(up.announced()["database_url"]))
-        wait_for(lambda: tally.counts(engine) == {"done": 1})
+        wait_for(lambda: counters.counts(engine) == {"done": 1})
         engine.dispose()
 
         url = str(up.announced()["flower_url"])

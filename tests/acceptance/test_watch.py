@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Engine
 
 from moderation.errors import NotFound
-from moderation.ledger.crew import Wait, sign_on
-from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.outcomes import fail
 from moderation.ledger.policies import seed_builtin
+from moderation.ledger.workers import Wait, register_worker
 from tests.support.commands import run
-from tests.support.ledger import claimed, member, record, submitted, verdict
+from tests.support.ledger import claimed, record, submitted, verdict, worker_status
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("services_env")
@@ -30,8 +30,8 @@ def ledger(postgres_url: str) -> Iterator[Engine]:
     """One judged by w1, one failed, one in hand at w2, a worker of the release before; w3 has nothing to do."""
     engine = open_ledger(postgres_url)
     seed_builtin(engine)
-    sign_on(engine, member("w1"), silent_after_s=60)
-    sign_on(engine, member("w3", waits=[Wait("runtime", "SGLang starts")]), silent_after_s=60)
+    register_worker(engine, worker_status("w1"), silent_after_s=60)
+    register_worker(engine, worker_status("w3", waits=[Wait("runtime", "SGLang starts")]), silent_after_s=60)
     record(engine, claimed(engine), verdict(), worker="w1")
     fail(engine, claimed(engine), NotFound("404"), worker="w1", timings_ms={})
     claimed(engine, submitted(engine, batch="b"), worker="w2")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from consumer.feed import Feed, FeedSettings
 from moderation.cursor import START
-from moderation.feed import Feed, FeedSettings
 from moderation.ledger import webhooks
 from moderation.ledger.feed import EVERYTHING
 from moderation.webhook import new_secret, sign

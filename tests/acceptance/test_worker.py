@@ -8,11 +8,11 @@ import redis
 from celery import Celery
 
 from moderation.assessment import State
-from moderation.ledger import reading
+from moderation.ledger import queries
 from moderation.ledger.activity import workers
+from moderation.ledger.explain import explanation as tell_story
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.selection import Selection
-from moderation.ledger.story import story as tell_story
 from tests.acceptance.conftest import System
 from tests.support.ledger import POLICY, attempts, row
 from tests.support.waiting import wait_for
@@ -127,7 +127,7 @@ def test_sigterm_finishes_what_is_in_hand_and_charges_nothing(system: System) ->
     system.wait_for_counts(done=12)
     assert all(
         [a["outcome"] for a in attempts(system.engine, item["id"])] == ["done"]
-        for item in reading.verdicts(system.engine)
+        for item in queries.verdicts(system.engine)
     )
 
 
@@ -183,7 +183,7 @@ def test_a_fault_of_the_runtime_is_tried_again_with_delay_then_failed(system: Sy
     system.wait_for_counts(failed=1)
     assert row(system.engine, ticket.id)["error_code"] == "runtime_fault"
     assert [a["outcome"] for a in attempts(system.engine, ticket.id)] == ["retried", "retried", "failed"]
-    assert not list(reading.verdicts(system.engine)), "no verdict is not Safe"
+    assert not list(queries.verdicts(system.engine)), "no verdict is not Safe"
 
 
 def test_an_item_that_kills_workers_is_tried_alone_and_set_aside(system: System) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
+from intake.decode import Decoder
+from intake.picture import Picture, View
+from intake.settings import DecodeSettings
 from moderation.errors import TooManyPixels, Undecodable, UnsupportedType
 from tests.support.pictures import (
     BLUE,
@@ -23,9 +26,6 @@ from tests.support.pictures import (
     quarters,
     turned,
 )
-from worker.images.decode import Decoder
-from worker.images.picture import Picture, View
-from worker.images.settings import DecodeSettings
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from intake.decode import Decoder
+from intake.settings import DecodeSettings
 from moderation.errors import BadSetting, Undecodable
 from tests.support.pictures import UPRIGHT, corners, encode, near, quarters
-from worker.images.decode import Decoder
-from worker.images.settings import DecodeSettings
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -51,7 +51,7 @@ def test_without_its_package_heif_is_refused_by_name(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.path[:0] = [{str(SAMPLES.parent)!r}, {str(tmp_path)!r}]
-from worker.images.stills import Limits, NoDecoderError, open_image, prepare
+from intake.stills import Limits, NoDecoderError, open_image, prepare
 prepare(1000)
 try:
     open_image(sys.stdin.buffer.read(), "image/heif", Limits(1000, 1, 1000, 1))

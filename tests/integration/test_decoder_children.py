@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from bench.intake import cpu_s, make_photographs
+from intake.decode import Decoder
+from intake.decoder_process import DecoderProcess
+from intake.settings import DecodeSettings
 from moderation.errors import DecoderUnavailable, DecodeTimeout, Undecodable
 from tests.support.pictures import (
     encode,
@@ -21,9 +24,6 @@ from tests.support.pictures import (
     quarters,
 )
 from tests.support.waiting import wait_for
-from worker.images.decode import Decoder
-from worker.images.decoder_process import DecoderProcess
-from worker.images.settings import DecodeSettings
 
 LINUX = sys.platform == "linux"
 
@@ -159,7 +159,7 @@ def test_closing_ends_a_decode_in_hand() -> None:
 PARENT = """
     import os, signal, sys
     from tests.support.pictures import encode, quarters
-    from worker.images.decode import Decoder
+    from intake.decode import Decoder
     decoder = Decoder()
     decoder.decode(encode(quarters(), "PNG"), pixels=False)
     print(*decoder.pids, flush=True)

@@ -15,11 +15,11 @@ from pyarrow import parquet as pq
 from sqlalchemy import Engine
 
 from bench.export import measure_export
+from consumer.export.formats import ExportFormat
+from consumer.export.run import ExportRequest, export
 from moderation.errors import BadSetting, InvalidSubmission, UnknownPolicy, VetlineError
-from moderation.export.forms import Form
-from moderation.export.run import Wanted, export
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.export import COLUMNS, Choice, Kind
+from moderation.ledger.export import COLUMNS, ColumnKind, ExportFilter
 from moderation.ledger.policies import seed_builtin
 from moderation.verdict import Rating
 from tests.support.commands import run
@@ -47,9 +47,9 @@ def three(ledger: Engine) -> list[str]:
 
 @pytest.fixture
 def exported(ledger: Engine, tmp_path: Path) -> Callable[..., Path]:
-    def write(form: Form, **choice: Any) -> Path:
+    def write(form: ExportFormat, **choice: Any) -> Path:
         path = tmp_path / f"verdicts.{form}"
-        export(ledger, Wanted(choice=Choice(**choice), form=form, output=path))
+        export(ledger, ExportRequest(choice=ExportFilter(**choice), form=form, output=path))
         return path
 
     return write
@@ -65,9 +65,9 @@ def test_parquet_read_by_pyarrow_and_by_duckdb_holds_what_the_lines_hold(
     moments = ("submitted_at", "recorded_at")
     lines = [
         line | {name: datetime.fromisoformat(line[name]) for name in moments}
-        for line in lines_of(exported(Form.JSONL))
+        for line in lines_of(exported(ExportFormat.JSONL))
     ]
-    path = exported(Form.PARQUET)
+    path = exported(ExportFormat.PARQUET)
     by_pyarrow = pq.read_table(path).to_pylist()
     with duckdb.connect() as connection:
         cursor = connection.execute("SET timezone = 'UTC'").execute(
@@ -90,16 +90,16 @@ def as_line(row: dict[str, Any]) -> dict[str, Any]:
 def test_parquet_has_types_of_its_own_and_says_what_each_column_is(
     three: list[str], exported: Callable[..., Path]
 ) -> None:
-    schema = pq.read_schema(exported(Form.PARQUET))
+    schema = pq.read_schema(exported(ExportFormat.PARQUET))
     kinds = {
-        Kind.TEXT: pa.string(),
-        Kind.WORD: pa.dictionary(pa.int32(), pa.string()),
-        Kind.INT32: pa.int32(),
-        Kind.INT64: pa.int64(),
-        Kind.REAL: pa.float64(),
-        Kind.FLAG: pa.bool_(),
-        Kind.TIME: pa.timestamp("us", tz="UTC"),
-        Kind.JSON: pa.string(),
+        ColumnKind.TEXT: pa.string(),
+        ColumnKind.WORD: pa.dictionary(pa.int32(), pa.string()),
+        ColumnKind.INT32: pa.int32(),
+        ColumnKind.INT64: pa.int64(),
+        ColumnKind.REAL: pa.float64(),
+        ColumnKind.FLAG: pa.bool_(),
+        ColumnKind.TIME: pa.timestamp("us", tz="UTC"),
+        ColumnKind.JSON: pa.string(),
     }
     assert {field.name: field.type for field in schema} == {c.name: kinds[c.kind] for c in COLUMNS}
     told = json.loads(schema.metadata[b"vetline"])["columns"]
@@ -117,9 +117,9 @@ def test_every_column_is_documented_as_it_is() -> None:
 def test_csv_is_read_back_whole_and_runs_nothing_in_a_spreadsheet(
     three: list[str], exported: Callable[..., Path]
 ) -> None:
-    with exported(Form.CSV).open(newline="", encoding="utf-8") as file:
+    with exported(ExportFormat.CSV).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    lines = lines_of(exported(Form.JSONL))
+    lines = lines_of(exported(ExportFormat.JSONL))
     assert [row["id"] for row in rows] == three
     awkward = rows[1]
     assert awkward["rationale"] == "'" + lines[1]["rationale"]
@@ -159,13 +159,15 @@ def test_only_what_was_chosen_is_exported(
     ledger: Engine, exported: Callable[..., Path], choice: dict[str, Any], expected: int
 ) -> None:
     judge_many(ledger, 1000)  # number n is recorded n + 1 s after the year's start, with P(unsafe) n / 1000
-    ids = [row["id"] for row in lines_of(exported(Form.JSONL, **choice))]
+    ids = [row["id"] for row in lines_of(exported(ExportFormat.JSONL, **choice))]
     assert len(ids) == expected
     assert ids == sorted(ids), "in the order of their commits"
 
 
-@pytest.mark.parametrize("form", [Form.JSONL, Form.CSV, Form.PARQUET])
-def test_a_file_is_whole_or_not_there(ledger: Engine, three: list[str], tmp_path: Path, form: Form) -> None:
+@pytest.mark.parametrize("form", [ExportFormat.JSONL, ExportFormat.CSV, ExportFormat.PARQUET])
+def test_a_file_is_whole_or_not_there(
+    ledger: Engine, three: list[str], tmp_path: Path, form: ExportFormat
+) -> None:
     path = tmp_path / "verdicts"
     path.write_text("the last one")
 
@@ -173,24 +175,26 @@ def test_a_file_is_whole_or_not_there(ledger: Engine, three: list[str], tmp_path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export(ledger, Wanted(choice=Choice(), form=form, output=path), on_rows=stop)
+        export(ledger, ExportRequest(choice=ExportFilter(), form=form, output=path), on_rows=stop)
     assert path.read_text() == "the last one"
     assert [file.name for file in tmp_path.iterdir()] == ["verdicts"]
     (tmp_path / "folder").mkdir()
     with pytest.raises(VetlineError, match="cannot write"):
-        export(ledger, Wanted(choice=Choice(), form=form, output=tmp_path / "folder"))
+        export(ledger, ExportRequest(choice=ExportFilter(), form=form, output=tmp_path / "folder"))
     with pytest.raises(BadSetting, match="No such file"):
-        export(ledger, Wanted(choice=Choice(), form=form, output=tmp_path / "none" / "x"))
+        export(ledger, ExportRequest(choice=ExportFilter(), form=form, output=tmp_path / "none" / "x"))
 
 
-@pytest.mark.parametrize("form", [Form.JSONL, Form.CSV, Form.PARQUET])
-def test_an_export_of_nothing_is_an_empty_file_of_its_form(exported: Callable[..., Path], form: Form) -> None:
+@pytest.mark.parametrize("form", [ExportFormat.JSONL, ExportFormat.CSV, ExportFormat.PARQUET])
+def test_an_export_of_nothing_is_an_empty_file_of_its_form(
+    exported: Callable[..., Path], form: ExportFormat
+) -> None:
     path = exported(form)
-    if form is Form.PARQUET:
+    if form is ExportFormat.PARQUET:
         assert pq.read_table(path).num_rows == 0
         assert pq.read_schema(path).names == NAMES
     else:
-        assert path.read_bytes().decode() == ("" if form is Form.JSONL else ",".join(NAMES) + "\r\n")
+        assert path.read_bytes().decode() == ("" if form is ExportFormat.JSONL else ",".join(NAMES) + "\r\n")
 
 
 def test_without_pyarrow_parquet_says_how_to_get_it(
@@ -198,7 +202,7 @@ def test_without_pyarrow_parquet_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(BadSetting, match=r"pip install 'vetline\[parquet\]'"):
-        exported(Form.PARQUET)
+        exported(ExportFormat.PARQUET)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -246,7 +250,7 @@ def test_a_choice_that_means_nothing_is_refused(
 ) -> None:
     from typer.testing import CliRunner
 
-    from moderation.cli.exporting import commands
+    from consumer.cli.verdicts import commands
 
     ended = CliRunner().invoke(
         commands, ["verdicts", *words] if len(commands.registered_commands) > 1 else words

@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from moderation.cli.selecting import age, selected
+from moderation.cli.filters import age, selected
 from moderation.errors import HostUnavailable, InvalidSubmission, NotFound, VetlineError
 from moderation.ledger.claim import claim
-from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.failures import Group, failure_counts, failure_groups, failures
+from moderation.ledger.failures import FailureGroup, failure_counts, failure_groups, failures
+from moderation.ledger.outcomes import fail
 from moderation.ledger.policies import seed_builtin
 from moderation.ledger.retry import count_retryable, retry_failed
 from moderation.ledger.selection import Selection
@@ -64,12 +64,12 @@ def test_failures_are_counted_by_what_they_have_in_common(ledger: Engine) -> Non
     for number in range(3):
         failed(ledger, f"https://down.test/{number}.jpg", HostUnavailable("502"), batch="b")
     failed(ledger, "https://up.test/x.jpg", NotFound("404"))
-    by_both = failure_groups(ledger, Selection(), [Group.CODE, Group.HOST])
+    by_both = failure_groups(ledger, Selection(), [FailureGroup.CODE, FailureGroup.HOST])
     assert [(g["code"], g["host"], g["n"]) for g in by_both] == [
         ("host_unavailable", "down.test", 3),
         ("not_found", "up.test", 1),
     ]
-    assert [g["n"] for g in failure_groups(ledger, Selection(), [Group.BATCH])] == [3, 1]
+    assert [g["n"] for g in failure_groups(ledger, Selection(), [FailureGroup.BATCH])] == [3, 1]
     assert failure_counts(ledger, Selection(host="down.test")) == {"host_unavailable": 3}
 
 

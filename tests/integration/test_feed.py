@@ -12,6 +12,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from consumer.feed import AsyncFeed, Cursor, Feed, FeedSettings, PublishedVerdict
+from moderation.cursor import NOW
 from moderation.errors import (
     ConsumerTaken,
     DatabaseRestored,
@@ -19,11 +21,10 @@ from moderation.errors import (
     InvalidCursor,
     InvalidSubmission,
 )
-from moderation.feed import NOW, AsyncFeed, Cursor, Feed, FeedSettings, Published
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger, transaction
 from moderation.ledger.feed import adopt, end, read
-from moderation.ledger.wake import tell
+from moderation.ledger.notify import notify_recorded
 from moderation.settings import LedgerSettings
 from tests.support.recorded import record
 from tests.support.waiting import wait_for
@@ -40,7 +41,7 @@ def keys(verdicts: Any) -> list[str]:
     return [verdict.key for verdict in verdicts]
 
 
-def all_of(url: str, **options: Any) -> list[Published]:
+def all_of(url: str, **options: Any) -> list[PublishedVerdict]:
     with Feed(database_url=url, settings=QUICK, **options) as feed:
         return [verdict for batch in feed.batches(follow=False) for verdict in batch]
 
@@ -261,7 +262,7 @@ def test_a_waiting_feed_is_woken_by_the_notification(ledger: Engine, url: str) -
         wait_for(listens, what="LISTEN")
         with ledger.connect() as connection:
             record(connection)
-        tell(ledger)
+        notify_recorded(ledger)
         assert keys(waiting.result(30)) == ["k0"]
 
 
@@ -301,6 +302,39 @@ def test_the_same_feed_for_asyncio(ledger: Engine, url: str) -> None:
 
     ten_to_fifteen_twice = [*range(15), *range(10, 25)]
     assert asyncio.run(consume()) == [f"k{n}" for n in ten_to_fifteen_twice]
+
+
+@pytest.mark.parametrize("way", ["next_batch", "batches"])
+def test_a_batch_whose_reader_was_cancelled_is_handed_out_next(ledger: Engine, url: str, way: str) -> None:
+    with ledger.connect() as connection:
+        record(connection, 35)
+
+    async def read_once(feed: AsyncFeed) -> list[str]:
+        if way == "next_batch":
+            return keys(await feed.next_batch())
+        async for batch in feed.batches(follow=False):
+            return keys(batch)
+        return []
+
+    async def consume() -> list[str]:
+        seen: list[str] = []
+        async with AsyncFeed(consumer="c", database_url=url, settings=QUICK) as feed:
+            while True:
+                cancelled = asyncio.create_task(read_once(feed))
+                await asyncio.sleep(0)  # the thread reads by now
+                cancelled.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await cancelled
+                await feed.acknowledge()  # of what was handed out, not of what was read
+                batch = await read_once(feed)
+                if not batch:
+                    return seen
+                seen += batch
+
+    assert asyncio.run(consume()) == [f"k{n}" for n in range(35)]
+    with ledger.connect() as connection:
+        record(connection, 1, first=35)
+    assert keys(all_of(url, consumer="c")) == ["k35"]
 
 
 def test_cancelling_an_async_consumer_loses_nothing(ledger: Engine, url: str) -> None:

@@ -10,6 +10,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings, S3Settings
 from moderation.errors import (
     BadSetting,
     Forbidden,
@@ -22,8 +24,6 @@ from moderation.errors import (
     VetlineError,
 )
 from tests.support.image_host import ImageHost, Visit
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings, S3Settings
 
 PHOTOGRAPH = bytes(range(256)) * 300
 READ_PHOTOS = {

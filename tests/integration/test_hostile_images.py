@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from intake.decode import Decoder
+from intake.settings import DecodeSettings
 from moderation.errors import DecodeTimeout, TooManyPixels, Undecodable, UnsupportedType
 from tests.support import pillow_images
 from tests.support.pictures import (
@@ -26,8 +28,6 @@ from tests.support.pictures import (
     quarters,
     turned,
 )
-from worker.images.decode import Decoder
-from worker.images.settings import DecodeSettings
 
 DECODE_S = 10
 CHILD_BYTES = 1_000_000_000

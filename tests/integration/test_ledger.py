@@ -20,16 +20,16 @@ from moderation.errors import (
     RuntimeUnavailable,
     UnknownPolicy,
 )
-from moderation.ledger import migrate, tally
+from moderation.ledger import counters, migrate
 from moderation.ledger.claim import beat, claim, defer_suspects
-from moderation.ledger.ending import Ending, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.explain import explanation as tell_story
 from moderation.ledger.failures import failure_counts
+from moderation.ledger.outcomes import WriteResult, fail, give_back, give_back_crashed, try_later
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.retry import cancel_queued, retry_failed
 from moderation.ledger.selection import Selection
-from moderation.ledger.story import story as tell_story
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import any_overdue, expire, find_lost
 from moderation.verdict import Ask, Rung
@@ -63,7 +63,7 @@ def test_the_same_key_is_one_assessment_also_from_64_threads_at_once(ledger: Eng
     with ThreadPoolExecutor(64) as pool:
         ids = set(pool.map(one, range(64)))
     assert len(ids) == 1
-    assert tally.counts(ledger) == {"queued": 1}
+    assert counters.counts(ledger) == {"queued": 1}
 
 
 def test_a_key_that_comes_twice_in_one_chunk_is_one_assessment(ledger: Engine) -> None:
@@ -77,7 +77,7 @@ def test_a_submission_repeated_after_a_lost_reply_adds_nothing(ledger: Engine) -
     submissions = [Submission(uri="https://images.test/1.jpg", policy=POLICY, key=key) for key in (None, "k")]
     pinned, ids = pin(ledger, [POLICY]), [new_id(), new_id()]
     assert submit(ledger, submissions, pinned, ids) == submit(ledger, submissions, pinned, ids)
-    assert tally.counts(ledger) == {"queued": 2}
+    assert counters.counts(ledger) == {"queued": 2}
 
 
 def test_the_same_key_under_another_policy_is_another_assessment(ledger: Engine) -> None:
@@ -119,7 +119,7 @@ def test_a_worker_that_answers_the_ring_before_the_sweeper_committed_gets_the_ro
 def test_a_verdict_is_recorded_with_its_attempt_and_asks(ledger: Engine) -> None:
     taken = claimed(ledger)
     ask = Ask(rung=Rung.STRICT, raw="{...}", elapsed_ms=12.0)
-    assert record(ledger, taken, verdict(asks=(ask,)), worker="w1") is Ending.WRITTEN
+    assert record(ledger, taken, verdict(asks=(ask,)), worker="w1") is WriteResult.WRITTEN
     story = tell_story(ledger, taken.id)
     assert story is not None
     assert (story["state"], story["verdict"]["rating"]) == ("done", "Safe")
@@ -130,15 +130,15 @@ def test_a_verdict_is_recorded_with_its_attempt_and_asks(ledger: Engine) -> None
 def test_a_record_whose_reply_was_lost_is_told_from_one_that_came_too_late(ledger: Engine) -> None:
     taken = claimed(ledger)
     record(ledger, taken, verdict(), worker="w1")
-    assert record(ledger, taken, verdict(), worker="w1") is Ending.REPEATED
-    assert record(ledger, taken, verdict(), worker="w2") is Ending.LOST
+    assert record(ledger, taken, verdict(), worker="w1") is WriteResult.REPEATED
+    assert record(ledger, taken, verdict(), worker="w2") is WriteResult.LOST
 
 
 def test_what_a_model_says_is_kept_though_postgres_cannot_hold_it(ledger: Engine) -> None:
     taken = claimed(ledger)
     odd = "a\0b\udc80c"
     answer = verdict(raw_output=odd, rationale=odd, asks=(Ask(rung=Rung.STRICT, raw=odd),))
-    assert record(ledger, taken, answer, worker="w1") is Ending.WRITTEN
+    assert record(ledger, taken, answer, worker="w1") is WriteResult.WRITTEN
     story = tell_story(ledger, taken.id)
     assert story is not None
     assert story["verdict"]["raw_output"] == "a\ufffdb?c"
@@ -151,11 +151,11 @@ def test_a_writer_whose_lease_was_taken_changes_nothing(ledger: Engine) -> None:
     fresh = claimed(ledger, stale.id, worker="w2")
     assert fresh.attempt == stale.attempt + 1
     error = NotFound("gone")
-    assert record(ledger, stale, verdict(), worker="w1") is Ending.LOST
-    assert fail(ledger, stale, error, worker="w1", timings_ms={}) is Ending.LOST
-    assert give_back(ledger, stale, worker="w1") is Ending.LOST
+    assert record(ledger, stale, verdict(), worker="w1") is WriteResult.LOST
+    assert fail(ledger, stale, error, worker="w1", timings_ms={}) is WriteResult.LOST
+    assert give_back(ledger, stale, worker="w1") is WriteResult.LOST
     assert row(ledger, stale.id)["state"] == "running"
-    assert record(ledger, fresh, verdict(), worker="w2") is Ending.WRITTEN
+    assert record(ledger, fresh, verdict(), worker="w2") is WriteResult.WRITTEN
     assert [a["outcome"] for a in attempts(ledger, stale.id)] == ["crashed", "done"]
 
 
@@ -185,9 +185,11 @@ def test_an_item_that_takes_whole_machines_down_is_set_aside_in_the_end(ledger: 
 
 def test_giving_back_is_uncharged_and_trying_later_is_charged_and_waits(ledger: Engine) -> None:
     given, later = claimed(ledger), claimed(ledger)
-    assert give_back(ledger, given, worker="w1", error=RuntimeUnavailable("restarting")) is Ending.WRITTEN
+    assert (
+        give_back(ledger, given, worker="w1", error=RuntimeUnavailable("restarting")) is WriteResult.WRITTEN
+    )
     error = HostUnavailable("503")
-    assert try_later(ledger, later, error, worker="w1", delay_s=60, timings_ms={}) is Ending.WRITTEN
+    assert try_later(ledger, later, error, worker="w1", delay_s=60, timings_ms={}) is WriteResult.WRITTEN
     assert row(ledger, given.id)["charged"] == 0
     assert row(ledger, later.id)["charged"] == 1
     assert claim(ledger, [given.id, later.id], worker="w2", lease_s=45)[0].id == given.id
@@ -207,8 +209,8 @@ def test_what_its_runtime_went_down_with_is_given_back_uncharged_and_counted_as_
     for crashes in (1, 2):
         item = claimed(ledger, id_)
         error = RuntimeCrashed("signal 9")
-        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.WRITTEN
-        assert give_back_crashed(ledger, item, error, worker="w1") is Ending.REPEATED
+        assert give_back_crashed(ledger, item, error, worker="w1") is WriteResult.WRITTEN
+        assert give_back_crashed(ledger, item, error, worker="w1") is WriteResult.REPEATED
         standing = row(ledger, id_)
         assert (standing["state"], standing["charged"], standing["crashes"]) == ("queued", 0, crashes)
     assert claim(ledger, [id_], worker="w1", lease_s=45, suspect=2) == [], "a suspect, for whoever is alone"
@@ -308,7 +310,7 @@ def test_what_an_auditor_relies_on_cannot_be_changed(ledger: Engine, statement: 
 def test_an_absent_postgres_is_one_clear_error() -> None:
     engine = open_ledger("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(LedgerUnavailable, match="Postgres"):
-        tally.counts(engine)
+        counters.counts(engine)
 
 
 def test_suspects_are_left_out_where_asked_and_ring_again_soon(ledger: Engine) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 from moderation.assessment import TERMINAL, Priority, Submission
 from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
-from moderation.ledger.ending import Ending, fail, give_back, try_later
+from moderation.ledger.outcomes import WriteResult, fail, give_back, try_later
 from moderation.ledger.pauses import Scope, cap, pause, resume, uncap
 from moderation.ledger.policies import PinnedPolicy, pin
 from moderation.ledger.relay import Due, ring_due
@@ -209,12 +209,12 @@ class LedgerMachine(RuleBasedStateMachine):
         live, item = self._is_live(held), self.items[held.claim.id]
         ending = self._write(held, verb, LATER_S if delayed else 0.0)
         if live:
-            assert ending is Ending.WRITTEN
+            assert ending is WriteResult.WRITTEN
             item.end(verb, STATE_AFTER[verb], held.worker)
             item.queue(delayed=delayed)
             return
         own = item.outcomes.get(held.claim.attempt) == (verb, held.worker)
-        assert ending is (Ending.REPEATED if own else Ending.LOST)
+        assert ending is (WriteResult.REPEATED if own else WriteResult.LOST)
         assert self._rows() == self.seen, "a stale writer changes nothing"
 
     def a_namesake_ends(self, which: int, verb: str) -> None:
@@ -222,7 +222,7 @@ class LedgerMachine(RuleBasedStateMachine):
         held = self.held[which % len(self.held)]
         if not self._is_live(held):
             other = Held(held.claim, "somebody-else")
-            assert self._write(other, verb, 0.0) is Ending.LOST
+            assert self._write(other, verb, 0.0) is WriteResult.LOST
             assert self._rows() == self.seen
 
     # Time, death and the sweeper.
@@ -384,7 +384,7 @@ class LedgerMachine(RuleBasedStateMachine):
         item = self.items[held.claim.id]
         return item.state == "running" and item.attempt == held.claim.attempt
 
-    def _write(self, held: Held, verb: str, delay_s: float) -> Ending:
+    def _write(self, held: Held, verb: str, delay_s: float) -> WriteResult:
         ledger, taken, worker = self.ledger, held.claim, held.worker
         if verb == "done":
             return record(ledger, taken, verdict(), worker=worker)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from moderation.errors import RuntimeUnavailable
 from moderation.ledger.claim import claim
-from moderation.ledger.ending import Ending, give_back
+from moderation.ledger.outcomes import WriteResult, give_back
 from moderation.ledger.sweep import expire
 from tests.support.conservation import violations
 from tests.support.ledger import attempts, claimed, record, submitted, verdict
@@ -50,6 +50,6 @@ def test_of_writers_that_race_at_one_fence_one_wins(ledger: Engine) -> None:
 
 def _written(ledger: Engine, held: Held, chance: random.Random) -> bool:
     if chance.random() < 0.05:  # seldom, or nothing would be left to race for
-        return record(ledger, held.claim, verdict(), worker=held.worker) is Ending.WRITTEN
+        return record(ledger, held.claim, verdict(), worker=held.worker) is WriteResult.WRITTEN
     error = RuntimeUnavailable("away")
-    return give_back(ledger, held.claim, worker=held.worker, error=error) is Ending.WRITTEN
+    return give_back(ledger, held.claim, worker=held.worker, error=error) is WriteResult.WRITTEN

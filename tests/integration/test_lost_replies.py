@@ -1,6 +1,6 @@
 """Writes whose reply was lost: the connection is cut at random points, and what became of the write is read, not guessed.
 
-A cut leaves the writer not knowing. It writes again, as the desk and the client do, and afterwards there is one row,
+A cut leaves the writer not knowing. It writes again, as the processor and the client do, and afterwards there is one row,
 whichever side of the commit the cut was on. The seeds are fixed; how far the server got is not.
 """
 
@@ -18,9 +18,9 @@ from sqlalchemy import Engine
 
 from moderation.assessment import Claim, Submission
 from moderation.errors import LedgerUnavailable, NotFound
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.claim import claim
-from moderation.ledger.ending import Ending, fail, give_back, try_later
+from moderation.ledger.outcomes import WriteResult, fail, give_back, try_later
 from moderation.ledger.policies import pin
 from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire
@@ -68,14 +68,14 @@ def test_a_record_whose_reply_was_lost_is_settled_by_reading(
     ledger: Engine, far: Engine, proxy: Proxy
 ) -> None:
     cutter = Cutter(proxy, seed=1, longest=4000)
-    endings: Counter[Ending] = Counter()
+    endings: Counter[WriteResult] = Counter()
     for _ in range(CUTS):
         taken = claimed(ledger)
         endings[cutter.settled(partial(record, far, taken, verdict(), worker="w1"))] += 1
-    assert set(endings) == {Ending.WRITTEN, Ending.REPEATED}, "cuts on both sides of the commit"
-    assert endings[Ending.REPEATED] >= CUTS // 4
+    assert set(endings) == {WriteResult.WRITTEN, WriteResult.REPEATED}, "cuts on both sides of the commit"
+    assert endings[WriteResult.REPEATED] >= CUTS // 4
     assert cutter.failures >= CUTS // 2
-    assert tally.counts(ledger) == {"done": CUTS}
+    assert counters.counts(ledger) == {"done": CUTS}
     assert violations(ledger) == []
 
 
@@ -85,7 +85,7 @@ def test_every_other_ending_whose_reply_was_lost_happens_once(
 ) -> None:
     error = NotFound("gone")
 
-    def end(taken: Claim) -> Ending:
+    def end(taken: Claim) -> WriteResult:
         if verb == "fail":
             return fail(far, taken, error, worker="w1", timings_ms={})
         if verb == "try_later":
@@ -93,12 +93,12 @@ def test_every_other_ending_whose_reply_was_lost_happens_once(
         return give_back(far, taken, worker="w1", error=error, delay_s=60)
 
     cutter = Cutter(proxy, seed=2, longest=1200)
-    endings: Counter[Ending] = Counter()
+    endings: Counter[WriteResult] = Counter()
     for _ in range(CUTS // 3):
         taken = claimed(ledger)
         endings[cutter.settled(partial(end, taken))] += 1
         assert len(attempts(ledger, taken.id)) == 1
-    assert set(endings) == {Ending.WRITTEN, Ending.REPEATED}
+    assert set(endings) == {WriteResult.WRITTEN, WriteResult.REPEATED}
     assert violations(ledger) == []
 
 
@@ -111,8 +111,8 @@ def test_a_record_settled_after_others_have_gone_on_is_still_its_own(
     with pytest.raises(LedgerUnavailable):
         give_back(far, taken, worker="w1")
     second = claimed(ledger, taken.id, worker="w2")
-    assert record(ledger, second, verdict(), worker="w2") is Ending.WRITTEN
-    assert give_back(far, taken, worker="w1") is Ending.REPEATED
+    assert record(ledger, second, verdict(), worker="w2") is WriteResult.WRITTEN
+    assert give_back(far, taken, worker="w1") is WriteResult.REPEATED
     assert row(ledger, taken.id)["state"] == "done"
     assert violations(ledger) == []
 
@@ -129,7 +129,7 @@ def test_a_submission_whose_reply_was_lost_is_one_row(ledger: Engine, far: Engin
         assert (ticket.id, ticket.known) == (ids[0], False)
         accepted.append(ticket.id)
     assert cutter.failures >= CUTS // 2
-    assert tally.counts(ledger) == {"queued": CUTS}
+    assert counters.counts(ledger) == {"queued": CUTS}
     assert violations(ledger, accepted) == []
 
 
@@ -152,7 +152,7 @@ def test_clients_whose_connections_are_cut_submit_each_image_once(ledger: Engine
     with ThreadPoolExecutor(8) as pool:
         accepted = list(chain.from_iterable(pool.map(one, range(8))))
     assert len(set(accepted)) == len(accepted)
-    assert tally.counts(ledger) == {"queued": len(accepted)}
+    assert counters.counts(ledger) == {"queued": len(accepted)}
     assert violations(ledger, accepted) == []
 
 
@@ -170,5 +170,5 @@ def test_a_claim_whose_reply_was_lost_comes_free_with_its_lease(
     assert expire(ledger, worker="w2", max_crashes=10) == [taken.id]
     assert row(ledger, taken.id)["charged"] == 0
     again = claimed(ledger, taken.id, worker="w2")
-    assert record(ledger, again, verdict(), worker="w2") is Ending.WRITTEN
+    assert record(ledger, again, verdict(), worker="w2") is WriteResult.WRITTEN
     assert violations(ledger) == []

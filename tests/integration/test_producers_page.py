@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moderation.ledger import tally
+from moderation.ledger import counters
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 
@@ -21,5 +21,5 @@ def test_each_example_runs(services_env: dict[str, str], example: str, count: in
     seed_builtin(engine)
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(example, "docs/producers.md", "exec"), {})
-    assert tally.counts(engine) == {"queued": count}
+    assert counters.counts(engine) == {"queued": count}
     engine.dispose()

@@ -11,12 +11,20 @@ import typer
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from moderation.cli import policies, reassessing
+from moderation.cli import policy as cli_policy
+from moderation.cli import reassess as cli_reassess
 from moderation.errors import InvalidSubmission, NotFound, UnknownPolicy
 from moderation.ledger import reassess as ledger_reassess
-from moderation.ledger.ending import fail
 from moderation.ledger.impact import Impact, impact
-from moderation.ledger.reassess import Change, Choice, Reassessed, change_of, count_chosen, reassess
+from moderation.ledger.outcomes import fail
+from moderation.ledger.reassess import (
+    Reassessed,
+    ReassessFilter,
+    RevisionChange,
+    count_chosen,
+    reassess,
+    revision_change,
+)
 from moderation.ledger.registry import add, retire
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
@@ -29,7 +37,7 @@ FILE = "policy: city-news\ntitle: City news desk\n"
 
 
 @pytest.fixture
-def change(ledger: Engine) -> Change:
+def change(ledger: Engine) -> RevisionChange:
     """Two revisions of a policy."""
     add(ledger, load_policy(FILE, source="1.yaml"), by="anna")
     add(
@@ -38,7 +46,7 @@ def change(ledger: Engine) -> Change:
         by="anna",
         reason="trial",
     )
-    return change_of(ledger, "city-news", from_revision=1, to_revision=2)
+    return revision_change(ledger, "city-news", from_revision=1, to_revision=2)
 
 
 def judged(
@@ -55,8 +63,8 @@ def judged(
     return item.id
 
 
-def again(ledger: Engine, change: Change, choice: Choice | None = None) -> Reassessed:
-    return sum(reassess(ledger, change, choice or Choice(), batch="again"), start=Reassessed())
+def again(ledger: Engine, change: RevisionChange, choice: ReassessFilter | None = None) -> Reassessed:
+    return sum(reassess(ledger, change, choice or ReassessFilter(), batch="again"), start=Reassessed())
 
 
 def of(ledger: Engine, old: UUID) -> UUID:
@@ -84,12 +92,12 @@ def answered(ledger: Engine, old: UUID, category: str = NONE, **judgement: str) 
 
 
 def test_each_verdict_is_judged_again_once_however_often_it_is_asked_for(
-    ledger: Engine, change: Change
+    ledger: Engine, change: RevisionChange
 ) -> None:
     olds = [judged(ledger) for _ in range(5)]
     judged(ledger, policy="strict")
     submitted(ledger, policy="city-news@1")
-    assert count_chosen(ledger, change, Choice()) == 5
+    assert count_chosen(ledger, change, ReassessFilter()) == 5
     assert again(ledger, change) == Reassessed(queued=5)
     assert again(ledger, change) == Reassessed(known=5)
     late = judged(ledger)
@@ -106,40 +114,42 @@ def test_each_verdict_is_judged_again_once_however_often_it_is_asked_for(
 
 
 def test_it_goes_on_in_pages_where_it_was_broken_off(
-    ledger: Engine, change: Change, monkeypatch: pytest.MonkeyPatch
+    ledger: Engine, change: RevisionChange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger_reassess, "_PAGE", 2)
     for _ in range(5):
         judged(ledger)
-    broken_off: Iterator[Reassessed] = reassess(ledger, change, Choice(), batch="again")
+    broken_off: Iterator[Reassessed] = reassess(ledger, change, ReassessFilter(), batch="again")
     assert next(broken_off) == Reassessed(queued=2)
-    pages = list(reassess(ledger, change, Choice(), batch="again"))
+    pages = list(reassess(ledger, change, ReassessFilter(), batch="again"))
     assert pages == [Reassessed(known=2), Reassessed(queued=2), Reassessed(queued=1)]
 
 
-def test_only_what_was_judged_so_is_judged_again(ledger: Engine, change: Change) -> None:
+def test_only_what_was_judged_so_is_judged_again(ledger: Engine, change: RevisionChange) -> None:
     safe, nude, crime = judged(ledger), judged(ledger, NUDITY), judged(ledger, CRIME)
-    assert again(ledger, change, Choice(category="O10")) == Reassessed()
-    assert again(ledger, change, Choice(category="O4")) == Reassessed(queued=1)
+    assert again(ledger, change, ReassessFilter(category="O10")) == Reassessed()
+    assert again(ledger, change, ReassessFilter(category="O4")) == Reassessed(queued=1)
     assert chosen(ledger) == {nude}
-    assert again(ledger, change, Choice(rating="Unsafe", category="O5")) == Reassessed(queued=1)
+    assert again(ledger, change, ReassessFilter(rating="Unsafe", category="O5")) == Reassessed(queued=1)
     assert chosen(ledger) == {nude, crime}
-    assert again(ledger, change, Choice(rating="Unsafe")) == Reassessed(known=2)
-    assert again(ledger, change, Choice(rating="Safe")) == Reassessed(queued=1)
+    assert again(ledger, change, ReassessFilter(rating="Unsafe")) == Reassessed(known=2)
+    assert again(ledger, change, ReassessFilter(rating="Safe")) == Reassessed(queued=1)
     assert chosen(ledger) == {nude, crime, safe}
 
 
-def test_a_sample_is_the_same_each_time_and_within_a_larger_one(ledger: Engine, change: Change) -> None:
+def test_a_sample_is_the_same_each_time_and_within_a_larger_one(
+    ledger: Engine, change: RevisionChange
+) -> None:
     for _ in range(12):
         judged(ledger)
-    assert again(ledger, change, Choice(sample=3)) == Reassessed(queued=3)
-    assert again(ledger, change, Choice(sample=3)) == Reassessed(known=3)
-    assert again(ledger, change, Choice(sample=7)) == Reassessed(queued=4, known=3)
-    assert again(ledger, change, Choice(sample=100)) == Reassessed(queued=5, known=7)
+    assert again(ledger, change, ReassessFilter(sample=3)) == Reassessed(queued=3)
+    assert again(ledger, change, ReassessFilter(sample=3)) == Reassessed(known=3)
+    assert again(ledger, change, ReassessFilter(sample=7)) == Reassessed(queued=4, known=3)
+    assert again(ledger, change, ReassessFilter(sample=100)) == Reassessed(queued=5, known=7)
 
 
 def test_images_whose_uris_held_a_secret_or_themselves_are_counted_and_not_queued(
-    ledger: Engine, change: Change
+    ledger: Engine, change: RevisionChange
 ) -> None:
     kept = judged(ledger, uri="https://images.test/1.jpg")
     for uri in ("data:image/png;base64,iVBORw0KGgo=", "https://images.test/1.jpg?X-Amz-Signature=c0ffee"):
@@ -149,12 +159,12 @@ def test_images_whose_uris_held_a_secret_or_themselves_are_counted_and_not_queue
 
 
 def test_a_change_is_between_two_revisions_that_exist_and_the_later_takes_images(
-    ledger: Engine, change: Change
+    ledger: Engine, change: RevisionChange
 ) -> None:
     with pytest.raises(InvalidSubmission, match="both revision 2"):
-        change_of(ledger, "city-news", from_revision=2, to_revision=2)
+        revision_change(ledger, "city-news", from_revision=2, to_revision=2)
     with pytest.raises(UnknownPolicy, match="city-news@3"):
-        change_of(ledger, "city-news", from_revision=1, to_revision=3)
+        revision_change(ledger, "city-news", from_revision=1, to_revision=3)
     retire(ledger, "city-news@1")
     judged(ledger, policy="city-news@2")
     assert again(ledger, change) == Reassessed(), "from a retired revision is what a change is for"
@@ -164,7 +174,7 @@ def test_a_change_is_between_two_revisions_that_exist_and_the_later_takes_images
 
 
 @pytest.fixture
-def flipped(ledger: Engine, change: Change) -> dict[str, UUID]:
+def flipped(ledger: Engine, change: RevisionChange) -> dict[str, UUID]:
     """One item of every outcome, by its name."""
     safe = ("to_unsafe", "still_safe", "queued", "running", "failed", "cancelled", "changed")
     olds = {name: judged(ledger, uri=f"https://u:pw@images.test/{name}.jpg") for name in safe}
@@ -188,7 +198,7 @@ def flipped(ledger: Engine, change: Change) -> dict[str, UUID]:
 
 
 def test_impact_counts_every_outcome_once_and_folds_none_into_safe(
-    ledger: Engine, change: Change, flipped: dict[str, UUID]
+    ledger: Engine, change: RevisionChange, flipped: dict[str, UUID]
 ) -> None:
     found = impact(ledger, change, limit=10)
     items, found.items = found.items, []
@@ -224,8 +234,8 @@ Run = Callable[..., click.testing.Result]
 @pytest.fixture
 def run(services_env: dict[str, str]) -> Run:
     app = typer.Typer()
-    app.add_typer(policies.commands)
-    app.add_typer(reassessing.commands)
+    app.add_typer(cli_policy.commands)
+    app.add_typer(cli_reassess.commands)
     return lambda *words: CliRunner().invoke(app, list(words), catch_exceptions=False)
 
 
@@ -233,7 +243,7 @@ CHANGE = ("--from", "1", "--to", "2")
 
 
 def test_the_commands_say_what_was_queued_and_what_it_changed(
-    run: Run, ledger: Engine, change: Change, flipped: dict[str, UUID]
+    run: Run, ledger: Engine, change: RevisionChange, flipped: dict[str, UUID]
 ) -> None:
     told = run("reassess", "--policy", "city-news", *CHANGE)
     assert told.stderr.endswith(
@@ -268,7 +278,7 @@ def test_the_commands_say_what_was_queued_and_what_it_changed(
 
 
 def test_what_cannot_be_judged_again_is_said_and_shows_in_the_exit_code(
-    run: Run, ledger: Engine, change: Change
+    run: Run, ledger: Engine, change: RevisionChange
 ) -> None:
     judged(ledger, uri="data:image/png;base64,iVBORw0KGgo=")
     told = run("reassess", "--policy", "city-news", *CHANGE, "--sample", "5", "--batch", "trial")

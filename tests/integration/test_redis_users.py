@@ -18,11 +18,11 @@ from redis.retry import Retry
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerRefused
 from moderation.queue import make_app
-from moderation.services.desk import Services
+from moderation.services.resolve import Services
 from moderation.settings import QueueSettings
 from tests.support.redis_users import SCRIPT, USERS, GuardedRedis, guarded_redis
-from worker.checks import State
-from worker.doctor import _redis as doctors_look
+from worker.doctor.check import CheckState
+from worker.doctor.command import _redis as doctors_look
 
 _OURS = {"producer", "worker", "flower", "watcher"}
 _CELERY = {"worker", "flower"}
@@ -184,9 +184,9 @@ def test_the_doctor_says_what_it_may_not_ask(
 ) -> None:
     monkeypatch.setenv("VETLINE_QUEUE_KEY_PREFIX", prefix)
     watched, *_ = doctors_look(services_at(guarded.url_of("watcher")))
-    assert (watched.name, watched.state) == ("redis", State.OK)
+    assert (watched.name, watched.state) == ("redis", CheckState.OK)
     asked, version = doctors_look(services_at(guarded.url_of("producer")))
-    assert (asked.state, version.state) == (State.OK, State.NOTE)
+    assert (asked.state, version.state) == (CheckState.OK, CheckState.NOTE)
     assert "'info'" in version.says
     with pytest.raises(BrokerRefused, match="Redis refuses this user"):
         list(doctors_look(services_at(guarded.url_of("plain"))))

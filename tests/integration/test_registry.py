@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
-from moderation.cli.policies import commands
+from moderation.cli.policy import commands
 from moderation.errors import BadSetting, BadSource, PolicyError, UnknownPolicy
 from moderation.ledger.policies import load_revision, pin
 from moderation.ledger.registry import add, entries, find, retire

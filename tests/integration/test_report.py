@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from moderation.cli.exporting import commands
+from consumer.cli.verdicts import commands
+from consumer.report.folder import write_report
+from consumer.report.summary import Report, make_report
 from moderation.errors import NotFound
-from moderation.ledger.ending import fail
-from moderation.ledger.export import Choice, snapshot
+from moderation.ledger.export import ExportFilter, snapshot
+from moderation.ledger.outcomes import fail
 from moderation.ledger.retention import clear_uris
 from moderation.ledger.retry import cancel_queued
 from moderation.ledger.selection import Selection
-from moderation.report.folder import write_report
-from moderation.report.summary import Report, make_report
 from moderation.verdict import Rating
 from tests.support.ledger import claimed, record, submitted, verdict
 
@@ -52,14 +52,14 @@ def collection(ledger: Engine) -> Engine:
     return ledger
 
 
-def reported(engine: Engine, choice: Choice = Choice(), **how: Any) -> Report:  # noqa: B008 - it is frozen
+def reported(engine: Engine, choice: ExportFilter = ExportFilter(), **how: Any) -> Report:  # noqa: B008 - it is frozen
     with snapshot(engine) as connection:
         return make_report(connection, choice, **how)
 
 
 @pytest.mark.parametrize("group_by", ["folder", "metadata:label"])
 def test_a_class_that_is_emptied_or_loses_much_is_warned_of(collection: Engine, group_by: str) -> None:
-    report = reported(collection, Choice(batch="b"), group_by=group_by)
+    report = reported(collection, ExportFilter(batch="b"), group_by=group_by)
     assert report.grouping is not None
     prefix = f"{CLASSES}/" if group_by == "folder" else ""
     shares = {(group.name or "").removeprefix(prefix): group.share for group in report.grouping.shown}
@@ -97,7 +97,7 @@ def test_a_group_is_no_longer_known_by_a_folder_that_was_cleared(collection: Eng
     from datetime import UTC, datetime, timedelta
 
     list(clear_uris(collection, datetime.now(UTC) + timedelta(seconds=5), rows=100))
-    report = reported(collection, Choice(batch="b"), group_by="folder")
+    report = reported(collection, ExportFilter(batch="b"), group_by="folder")
     assert report.grouping is not None
     assert {(g.name, g.total) for g in report.grouping.shown} == {(None, 33), (f"{CLASSES}/open", 1)}
 

@@ -10,14 +10,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
-from moderation.cli.retaining import commands
+from moderation.cli.retention import commands
 from moderation.errors import InvalidSubmission, NotFound
-from moderation.ledger import reading
+from moderation.ledger import queries
 from moderation.ledger import reassess as reassessing
-from moderation.ledger.ending import fail
-from moderation.ledger.export import Choice, snapshot, totals
-from moderation.ledger.hold import Held, add_hold, holds, remove_hold
-from moderation.ledger.reassess import change_of, reassess
+from moderation.ledger.export import ExportFilter, snapshot, totals
+from moderation.ledger.legal_holds import HoldTarget, add_hold, holds, remove_hold
+from moderation.ledger.outcomes import fail
+from moderation.ledger.reassess import reassess, revision_change
 from moderation.ledger.registry import add
 from moderation.ledger.retention import MonthCount, clear_raw, clear_uris
 from moderation.ledger.retry import retry_failed
@@ -125,15 +125,15 @@ def test_uris_go_and_everybody_knows_that_they_are_gone(old: Engine) -> None:
     assert retry_failed(old, Selection()) == [], "there is nothing to fetch"
     assert number(old, "SELECT count(*) FROM assessment WHERE uri LIKE '%images.test%'") == 1
     with snapshot(old) as connection:
-        assert totals(connection, Choice())["safe"] == 2548
+        assert totals(connection, ExportFilter())["safe"] == 2548
 
 
 def test_a_batch_or_an_assessment_that_is_held_stays_as_it_is_until_the_hold_is_removed(old: Engine) -> None:
     with old.connect() as connection:
         one = connection.execute(text("SELECT id FROM assessment WHERE batch = 'late' LIMIT 1")).scalar_one()
-    assert add_hold(old, Held(batch="many"), reason="case 7", by="anna")
-    assert add_hold(old, Held(assessment_id=one), reason="case 8", by="ben")
-    assert not add_hold(old, Held(batch="many"), reason="again", by="cleo")
+    assert add_hold(old, HoldTarget(batch="many"), reason="case 7", by="anna")
+    assert add_hold(old, HoldTarget(assessment_id=one), reason="case 8", by="ben")
+    assert not add_hold(old, HoldTarget(batch="many"), reason="again", by="cleo")
     done = cleared(list(clear_raw(old, BEFORE, rows=700)))
     assert done == {
         ("2026-01", "held"): 2000,
@@ -143,21 +143,21 @@ def test_a_batch_or_an_assessment_that_is_held_stays_as_it_is_until_the_hold_is_
     }
     assert cleared(list(clear_uris(old, BEFORE, rows=700)))["2026-02", "uris"] == 499
     assert number(old, "SELECT count(*) FROM assessment WHERE batch = 'many' AND cleared_at IS NULL") == 2000
-    assert remove_hold(old, Held(batch="many"), by="dora")
-    assert not remove_hold(old, Held(batch="many"), by="dora")
+    assert remove_hold(old, HoldTarget(batch="many"), by="dora")
+    assert not remove_hold(old, HoldTarget(batch="many"), by="dora")
     assert cleared(list(clear_raw(old, BEFORE, rows=700)))["2026-01", "verdicts"] == 2000
     assert [(hold.reason, hold.added_by) for hold in holds(old)] == [("case 8", "ben")]
     assert [(hold.batch, hold.removed_by) for hold in holds(old, removed=True)] == [
         ("many", "dora"),
         (None, None),
     ]
-    assert add_hold(old, Held(batch="many"), reason="case 9", by="anna"), "it may be held again"
+    assert add_hold(old, HoldTarget(batch="many"), reason="case 9", by="anna"), "it may be held again"
 
 
 def test_a_hold_waits_for_the_page_in_hand_and_then_nothing_more_is_cleared(old: Engine) -> None:
     pages = clear_raw(old, BEFORE, rows=400)
     next(pages)
-    assert add_hold(old, Held(batch="many"), reason="case 7", by="anna")
+    assert add_hold(old, HoldTarget(batch="many"), reason="case 7", by="anna")
     rest = cleared(list(pages))
     assert rest[("2026-01", "held")] == 1600
     assert ("2026-01", "verdicts") not in rest
@@ -166,12 +166,12 @@ def test_a_hold_waits_for_the_page_in_hand_and_then_nothing_more_is_cleared(old:
 @pytest.mark.parametrize("held", [{}, {"batch": "b", "assessment_id": UUID(int=1)}])
 def test_a_hold_is_about_one_thing(held: dict[str, object]) -> None:
     with pytest.raises(InvalidSubmission, match="one batch or one assessment"):
-        Held(**held)  # type: ignore[arg-type]
+        HoldTarget(**held)  # type: ignore[arg-type]
 
 
 def test_an_assessment_that_is_not_there_cannot_be_held(ledger: Engine) -> None:
     with pytest.raises(InvalidSubmission, match="no assessment"):
-        add_hold(ledger, Held(assessment_id=UUID(int=1)), reason="r", by="anna")
+        add_hold(ledger, HoldTarget(assessment_id=UUID(int=1)), reason="r", by="anna")
 
 
 VERDICT = "UPDATE verdict SET raw_output = NULL, cleared_at = now()"
@@ -237,7 +237,7 @@ def test_the_clearing_itself_is_let_by_once(judged: Engine) -> None:
     for statement in (f"{VERDICT} WHERE raw_output IS NOT NULL", f"{ATTEMPT} WHERE asks IS NOT NULL"):
         with judged.connect() as connection:
             connection.execute(text(statement))
-    (taken,) = (found for found in reading.verdicts(judged) if found["rung"] == "strict")
+    (taken,) = (found for found in queries.verdicts(judged) if found["rung"] == "strict")
     (attempt,) = attempts(judged, taken["id"])
     assert [ask.get("raw", "gone") for ask in attempt["asks"]] == ["gone", "gone"]
     assert [ask["problem"] for ask in attempt["asks"]] == ["not_json", None]
@@ -254,8 +254,8 @@ def test_what_was_cleared_is_counted_where_it_was_to_be_judged_again(old: Engine
     edited = "policy: llavaguard-default\nrevision: 2\ntitle: Edited\ncategories: {O4: sensitive}\n"
     add(old, load_policy(edited, source="edited.yaml"), by="anna", reason="trial")
     list(clear_uris(old, BEFORE, rows=1000))
-    change = change_of(old, "llavaguard-default", from_revision=1, to_revision=2)
-    again = list(reassess(old, change, reassessing.Choice(), batch="again"))
+    change = revision_change(old, "llavaguard-default", from_revision=1, to_revision=2)
+    again = list(reassess(old, change, reassessing.ReassessFilter(), batch="again"))
     assert (sum(page.gone for page in again), sum(page.queued for page in again)) == (2500, 100)
 
 

@@ -10,36 +10,42 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from consumer.feed import Feed
 from moderation.cursor import START
 from moderation.errors import NotFound
-from moderation.feed import Feed
 from moderation.ledger import (
-    crew,
+    consumers,
+    counters,
     deliveries,
     migrate,
     pauses,
-    reading,
+    queries,
     requests,
     retention,
     roles,
-    tally,
     webhooks,
 )
+from moderation.ledger import workers as ledger_workers
 from moderation.ledger.activity import workers
+from moderation.ledger.audit.finding import AuditFinding
+from moderation.ledger.audit.run import audit
+from moderation.ledger.audit.turn import take_turn
 from moderation.ledger.claim import beat
-from moderation.ledger.crew import sign_off, sign_on
-from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger, transaction
+from moderation.ledger.explain import explanation
 from moderation.ledger.feed import EVERYTHING
-from moderation.ledger.hold import Held, add_hold
+from moderation.ledger.legal_holds import HoldTarget, add_hold
+from moderation.ledger.outcomes import fail
 from moderation.ledger.relay import ring_due
 from moderation.ledger.retry import retry_failed
 from moderation.ledger.selection import Selection
-from moderation.ledger.standing import standing as how_it_stands
-from moderation.ledger.story import story
+from moderation.ledger.status import assessment_status as how_it_stands
 from moderation.ledger.sweep import expire
+from moderation.ledger.verification import ReaderKind, go_back, verify_all, verify_places
+from moderation.ledger.workers import register_worker, unregister_worker
 from moderation.services.postgres import LocalPostgres
-from tests.support.ledger import claimed, member, record, submitted, verdict
+from moderation.settings import AuditSettings
+from tests.support.ledger import claimed, record, submitted, verdict, worker_status
 from tests.support.logins import login_url, run
 
 Login = Callable[[str], Engine]
@@ -50,15 +56,38 @@ _WATCHER, _SCALER, _APPROVER = "vetline_watcher", "vetline_scaler", "vetline_app
 _ENDPOINT = {"secret": "whsec_x", "wanted": EVERYTHING, "start": START}
 
 
+def _found_nothing(findings: list[AuditFinding]) -> None:
+    assert findings == []
+
+
 def _fold(engine: Engine) -> None:
     with transaction(engine) as connection:
-        tally.fold(connection)
+        counters.fold(connection)
 
 
 def _consume(engine: Engine) -> None:
     url = engine.url.render_as_string(hide_password=False)
     with Feed(consumer="c", database_url=url) as feed:
         list(feed.batches(follow=False))
+
+
+def _added(owner: Engine) -> None:
+    consumers.add_consumer(owner, "v", EVERYTHING, START)
+
+
+def _verify_consumers(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    verify_all(engine, ReaderKind.CONSUMER)
+
+
+def _set_back(engine: Engine, owner: Engine) -> None:
+    _added(owner)
+    go_back(engine, ReaderKind.CONSUMER, "v", START)
+
+
+def _verify_places(engine: Engine, owner: Engine, *, checkpoint: bool) -> None:
+    _added(owner)
+    verify_places(engine, limit_rows=10, checkpoint=checkpoint)
 
 
 def _send(engine: Engine, owner: Engine) -> None:
@@ -75,7 +104,7 @@ def _request(engine: Engine) -> None:
 
 
 def _leave(engine: Engine) -> None:
-    sign_off(engine, "w", member("w").started_at)
+    unregister_worker(engine, "w", worker_status("w").started_at)
 
 
 def _said(statement: str) -> Verb:
@@ -95,24 +124,30 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "submit and ring": (lambda e, o: submitted(e, rung=True), {_PRODUCER, _WORKER}),
     "stand": (lambda e, o: how_it_stands(e, submitted(o)), {_PRODUCER, _WORKER, _WATCHER}),
     "door's requests": (lambda e, o: _request(e), {_PRODUCER}),
-    "count": (lambda e, o: (tally.counts(e), tally.pace(e)), {_PRODUCER, _WORKER, _WATCHER}),
+    "count": (lambda e, o: (counters.counts(e), counters.pace(e)), {_PRODUCER, _WORKER, _WATCHER}),
     "claim": (lambda e, o: claimed(e, submitted(o)), {_WORKER}),
     "beat": (lambda e, o: beat(e, [claimed(o)], lease_s=5), {_WORKER}),
-    "say that it is there": (lambda e, o: (sign_on(e, member("w"), silent_after_s=5), _leave(e)), {_WORKER}),
-    "look who is there": (lambda e, o: (crew.counts(e), workers(e)), {_WORKER, _WATCHER}),
+    "say that it is there": (lambda e, o: (register_worker(e, worker_status("w"), silent_after_s=5), _leave(e)), {_WORKER}),
+    "look who is there": (lambda e, o: (ledger_workers.counts(e), workers(e)), {_WORKER, _WATCHER}),
     "record": (lambda e, o: record(e, claimed(o), verdict(), worker="w1"), {_WORKER}),
     "fail": (lambda e, o: fail(e, claimed(o), NotFound("404"), worker="w1", timings_ms={}), {_WORKER}),
     "sweep": (lambda e, o: _expire(e), {_WORKER}),
     "relay": (lambda e, o: ring_due(e, lambda due: None, urgent=5, others=5), {_WORKER}),
+    "audit": (lambda e, o: _found_nothing(audit(e).findings), {_WORKER, _WATCHER}),
+    "take a turn at the audit": (lambda e, o: take_turn(e, AuditSettings(every_s=1e-6)), {_WORKER}),
     "fold": (lambda e, o: _fold(e), {_WORKER}),
     "send": (_send, {_WORKER}),
     "consume": (lambda e, o: _consume(e), {_CONSUMER}),
+    "verify consumers": (_verify_consumers, {_CONSUMER, _WORKER}),  # who sets a place back must be a consumer
+    "set a consumer back": (_set_back, {_CONSUMER}),
+    "verify places": (lambda e, o: _verify_places(e, o, checkpoint=True), {_WORKER}),
+    "look at places": (lambda e, o: _verify_places(e, o, checkpoint=False), {_WORKER, _WATCHER}),
     "query views": (_said("SELECT * FROM verdict_current"), {_CONSUMER, _WATCHER}),
     "see what is open": (_said("SELECT * FROM unassessed"), {_CONSUMER, _WATCHER}),
     "scale": (_said("SELECT open, age_s FROM open_work"), {_SCALER, _WATCHER}),
-    "read verdicts": (lambda e, o: list(reading.verdicts(e)), {_PRODUCER, _WORKER, _WATCHER}),
-    "explain": (lambda e, o: story(e, submitted(o)), {_WORKER, _WATCHER}),
-    "look for workers": (lambda e, o: reading.last_sweep(e), {_WORKER, _WATCHER}),
+    "read verdicts": (lambda e, o: list(queries.verdicts(e)), {_PRODUCER, _WORKER, _WATCHER}),
+    "explain": (lambda e, o: explanation(e, submitted(o)), {_WORKER, _WATCHER}),
+    "look for workers": (lambda e, o: queries.last_sweep(e), {_WORKER, _WATCHER}),
     "check the tables": (lambda e, o: migrate.current(e), {_PRODUCER, _WORKER, _CONSUMER, _WATCHER, _APPROVER}),
     "read secrets": (_said("SELECT secret FROM webhook_secret"), {_WORKER}),
     "read requests": (_said("SELECT * FROM request"), {_PRODUCER}),
@@ -127,7 +162,7 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
               "reason) VALUES ('p', 1, '', '{}', '', '', '', '') RETURNING 1"), set(),
     ),
     "add a webhook": (lambda e, o: webhooks.add_webhook(e, "w", "https://h.test/", **_ENDPOINT), set()),
-    "hold": (lambda e, o: add_hold(e, Held(batch="b"), reason="", by=""), set()),
+    "hold": (lambda e, o: add_hold(e, HoldTarget(batch="b"), reason="", by=""), set()),
     "clear": (lambda e, o: list(retention.clear_raw(e, datetime(2100, 1, 1, tzinfo=UTC), rows=5)), set()),
     "change a verdict": (_said("UPDATE verdict SET rating = 'Safe' WHERE false RETURNING 1"), set()),
     "delete assessments": (_said("DELETE FROM assessment WHERE false RETURNING 1"), set()),
@@ -202,10 +237,10 @@ def test_whoever_may_not_make_roles_migrates_all_the_same(own_postgres: LocalPos
         admin.url.set(username="plain", password="test").render_as_string(hide_password=False)
     )
     assert migrate.upgrade(plain) == migrate.head()
-    assert roles.standing(plain) == roles.Standing(missing=roles.ROLES, bare=())
+    assert roles.roles_status(plain) == roles.RolesStatus(missing=roles.ROLES, bare=())
     run(admin, *(f"CREATE ROLE {role} NOLOGIN" for role in roles.ROLES))
-    assert roles.standing(plain) == roles.Standing(missing=(), bare=roles.ROLES)
+    assert roles.roles_status(plain) == roles.RolesStatus(missing=(), bare=roles.ROLES)
     migrate.upgrade(plain)
-    assert roles.standing(plain) == roles.Standing(missing=(), bare=())
+    assert roles.roles_status(plain) == roles.RolesStatus(missing=(), bare=())
     plain.dispose()
     admin.dispose()

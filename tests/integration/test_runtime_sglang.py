@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from intake.picture import View
 from moderation.errors import RuntimeUnavailable, VetlineError
 from moderation.policy import builtin_policies
 from tests.support.waiting import wait_for
-from worker.images.picture import View
+from worker.health.readiness import Readiness
 from worker.judges.settings import SglangSettings
-from worker.readiness import Readiness
 from worker.runtime.canary import picture
 from worker.runtime.judge import RuntimeJudge
 from worker.runtime.settings import RuntimeSettings
@@ -49,18 +49,20 @@ class Kept:
             canary_timeout_s=120,
             canary_every_s=60,
         )
-        self.board = Readiness()
+        self.conditions = Readiness()
         self.downs: list[RuntimeUnavailable] = []
         self.hopeless: list[VetlineError] = []
         self.judge = RuntimeJudge(settings, SglangSettings(max_new_tokens=48))
-        self.judge.start(board=self.board, on_down=self.downs.append, on_hopeless=self.hopeless.append)
+        self.judge.start(
+            conditions=self.conditions, on_down=self.downs.append, on_hopeless=self.hopeless.append
+        )
 
     def wait_until_ready(self) -> None:
         wait_for(
             lambda: self.ready() or self.hopeless,
             timeout_s=START_S,
             every_s=0.5,
-            what=str(self.board.waiting()),
+            what=str(self.conditions.waiting()),
         )
         assert not self.hopeless
 
@@ -102,7 +104,7 @@ def judged(judge: RuntimeJudge, number: int) -> str:
 
 def test_a_real_server_is_started_judges_survives_its_scheduler_and_is_stopped(kept: Kept) -> None:
     kept.wait_until_ready()
-    assert not kept.board.waiting()
+    assert not kept.conditions.waiting()
     assert judged(kept.judge, 1) in ("Safe", "Unsafe")  # of random weights, under the grammar
     before = {process.pid for process in servers()}
     scheduler = next(process for process in servers() if "scheduler" in " ".join(process.cmdline()))

@@ -9,7 +9,7 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from moderation.errors import BadSetting, BadSource, SourceUnavailable
-from producer.sources import Item, Reading, open_source
+from producer.sources import Item, SourceOptions, open_source
 
 COUNT = 1_150  # a listing's page has 1,000
 _ACCOUNT = "123456789012"  # moto's
@@ -43,7 +43,7 @@ def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_prefix_is_listed_over_its_pages_and_goes_on_behind_any_cursor() -> None:
-    source = open_source("s3://crawl/in/", Reading())
+    source = open_source("s3://crawl/in/", SourceOptions())
     whole = list(source.read())
     items = [step.what for step in whole]
     assert len({item.uri for item in items if isinstance(item, Item)}) == COUNT
@@ -53,7 +53,7 @@ def test_a_prefix_is_listed_over_its_pages_and_goes_on_behind_any_cursor() -> No
 
 
 def test_a_prefix_is_read_by_pattern() -> None:
-    found = list(open_source("s3://crawl/in/", Reading(patterns=("3/*",))).read())
+    found = list(open_source("s3://crawl/in/", SourceOptions(patterns=("3/*",))).read())
     assert len(found) == len(range(3, COUNT, 7))
 
 
@@ -62,14 +62,14 @@ def test_a_prefix_is_read_by_pattern() -> None:
 )
 def test_what_cannot_be_listed_is_one_clear_line(place: str, said: str) -> None:
     with pytest.raises(BadSource, match=said):
-        list(open_source(place, Reading()).read())
+        list(open_source(place, SourceOptions()).read())
 
 
 def test_a_store_that_does_not_answer_is_a_service_that_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SourceUnavailable):
-        list(open_source("s3://crawl/in/", Reading()).read())
+        list(open_source("s3://crawl/in/", SourceOptions()).read())
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_credentials_that_are_not_there_are_a_setting_and_no_service_that_is_dow
         monkeypatch.delenv(name)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which remembers the credentials of the tests before
     with pytest.raises(BadSetting, match="AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"):
-        list(open_source("s3://crawl/in/", Reading()).read())
+        list(open_source("s3://crawl/in/", SourceOptions()).read())

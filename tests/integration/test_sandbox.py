@@ -31,7 +31,7 @@ ATTEMPTS = {
 
 CHILD = """
     import os, resource, socket, threading
-    from worker.images import sandbox
+    from intake import sandbox
     assert sandbox.enter()
     try:
         {attempt}

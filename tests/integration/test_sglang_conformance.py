@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from intake.picture import View
 from moderation.errors import JudgeTimeout, MalformedAnswer, RequestRefused, RuntimeFault, RuntimeUnavailable
 from moderation.policy import Category, CategoryState, PolicyRevision, builtin_policies
 from moderation.verdict import Judgement, Rating, Rung
 from tests.support.sglang_cpu import CpuServer
-from worker.images.picture import View
 from worker.judges import grammar
 from worker.judges.deadline import Deadline
 from worker.judges.generation import Generation

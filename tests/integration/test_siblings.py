@@ -15,22 +15,22 @@ from sqlalchemy import Engine
 from moderation.assessment import Submission, Ticket
 from moderation.errors import InvalidSubmission, UnknownPolicy
 from moderation.ledger.claim import beat, claim
-from moderation.ledger.ending import give_back
 from moderation.ledger.engine import open_ledger
+from moderation.ledger.explain import explanation
+from moderation.ledger.outcomes import give_back
 from moderation.ledger.policies import seed_builtin
 from moderation.ledger.relay import Due, ring_due
-from moderation.ledger.story import story
 from moderation.ledger.sweep import expire
 from moderation.policy import builtin_policies
 from producer import Client
-from producer.checking import checked_under
 from producer.chunks import CHUNK
+from producer.validation import validated_under
 from tests.support.ledger import POLICY, attempts, row, submitted
 from tests.support.sglang_runtime import Recorded
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
+from worker.service import WorkerService
 from worker.settings import WorkerSettings
-from worker.station import Station
 
 THREE = ["llavaguard-default", "newsroom", "strict"]
 
@@ -63,18 +63,18 @@ def picture(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def station(
+def service(
     services_env: dict[str, str], server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], Station]]:
+) -> Iterator[Callable[[], WorkerService]]:
     """A worker's parts in this process, without Celery: what it is given, it works on at once."""
     monkeypatch.setenv("VETLINE_FETCH_FILE_ROOTS", str(tmp_path))
     with ExitStack() as stack:
 
-        def make() -> Station:
+        def make() -> WorkerService:
             settings = WorkerSettings(name="w1", sglang_url=server.url)
-            made = Station(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
+            made = WorkerService(services_env["DATABASE_URL"], services_env["REDIS_URL"], settings)
             stack.callback(made.stop)
-            stack.callback(made.gate.stop)
+            stack.callback(made.intake_gate.stop)
             made.start(leave=lambda _: None)
             return made
 
@@ -153,7 +153,7 @@ def test_policies_that_cannot_stand_together_are_refused(
     policies: list[str], key: str | None, said: str
 ) -> None:
     with pytest.raises(InvalidSubmission, match=said):
-        checked_under(policies, uri="https://images.test/1.jpg", key=key)
+        validated_under(policies, uri="https://images.test/1.jpg", key=key)
 
 
 def test_one_unknown_policy_of_several_accepts_none(ledger: Engine, client: Client) -> None:
@@ -214,33 +214,37 @@ def test_a_dead_workers_siblings_are_each_a_crash_and_come_back_together(
 
 
 def test_one_that_cannot_be_judged_fails_alone(
-    ledger: Engine, client: Client, server: ScriptedServer, station: Callable[[], Station], picture: str
+    ledger: Engine, client: Client, server: ScriptedServer, service: Callable[[], WorkerService], picture: str
 ) -> None:
     server.script(
         [{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}]
     )
     tickets = together(ledger, client, picture)
-    assert station().work(tickets[0].id) == "safe failed:malformed_answer safe"
+    assert service().work(tickets[0].id) == "safe failed:malformed_answer safe"
     assert states(ledger, tickets) == ["done", "failed", "done"]
     assert [len(attempts(ledger, ticket.id)) for ticket in tickets] == [1, 1, 1]
 
 
 def test_the_image_is_fetched_and_decoded_once(
-    ledger: Engine, client: Client, station: Callable[[], Station], picture: str
+    ledger: Engine, client: Client, service: Callable[[], WorkerService], picture: str
 ) -> None:
     tickets = together(ledger, client, picture)
-    station().work(tickets[2].id)
+    service().work(tickets[2].id)
     timed = [set(attempts(ledger, ticket.id)[0]["timings_ms"]) for ticket in tickets]
     assert timed == [{"fetch", "decode", "judge"}, {"judge"}, {"judge"}]
 
 
 def test_what_cannot_be_fetched_ends_each(
-    ledger: Engine, client: Client, station: Callable[[], Station], server: ScriptedServer, tmp_path: Path
+    ledger: Engine,
+    client: Client,
+    service: Callable[[], WorkerService],
+    server: ScriptedServer,
+    tmp_path: Path,
 ) -> None:
     gone = together(ledger, client, (tmp_path / "gone.png").as_uri())
     (tmp_path / "notes.png").write_text("no pixels")
     notes = together(ledger, client, (tmp_path / "notes.png").as_uri())
-    worker = station()
+    worker = service()
     assert worker.work(gone[0].id) == " ".join(["failed:not_found"] * 3)
     assert worker.work(notes[0].id) == " ".join(["failed:unsupported_type"] * 3)
     assert states(ledger, gone + notes) == ["failed"] * 6
@@ -248,51 +252,51 @@ def test_what_cannot_be_fetched_ends_each(
 
 
 def test_what_cannot_be_fetched_for_now_comes_back_together(
-    ledger: Engine, client: Client, station: Callable[[], Station], monkeypatch: pytest.MonkeyPatch
+    ledger: Engine, client: Client, service: Callable[[], WorkerService], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VETLINE_FETCH_ALLOW_HOSTS", "127.0.0.1")
     tickets = together(ledger, client, "http://127.0.0.1:9/a.jpg")
-    assert station().work(tickets[0].id) == " ".join(["later:host_unavailable"] * 3)
+    assert service().work(tickets[0].id) == " ".join(["later:host_unavailable"] * 3)
     due = [row(ledger, ticket.id)["not_before"] for ticket in tickets]
     assert (max(due) - min(due)).total_seconds() < 0.2
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 1, 1]
 
 
 def test_a_runtime_that_is_away_gives_each_back_uncharged(
-    ledger: Engine, client: Client, server: ScriptedServer, station: Callable[[], Station], picture: str
+    ledger: Engine, client: Client, server: ScriptedServer, service: Callable[[], WorkerService], picture: str
 ) -> None:
     tickets = together(ledger, client, picture)
-    worker = station()
+    worker = service()
     server.stop_listening()
     assert worker.work(tickets[0].id) == " ".join(["back:runtime_unavailable"] * 3)
     assert [outcomes(ledger, ticket) for ticket in tickets] == [[("given_back", "runtime_unavailable")]] * 3
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [0, 0, 0]
-    assert not worker.gate.is_open
+    assert not worker.intake_gate.is_open
 
 
 def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
-    ledger: Engine, client: Client, server: ScriptedServer, station: Callable[[], Station], picture: str
+    ledger: Engine, client: Client, server: ScriptedServer, service: Callable[[], WorkerService], picture: str
 ) -> None:
     server.script([{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "hang"}}])
     tickets = together(ledger, client, picture)
-    worker = station()
+    worker = service()
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(worker.work, tickets[0].id)
         server.wait_until(lambda s: len(judged(s)) == 2, timeout_s=30)
         # The first has ended, the second is being judged, the third waits.
-        wait_for(lambda: {claim.id for claim in worker.desk.hand.held()} == set(ids(tickets)[1:]))
-        assert worker.desk.give_back_all() == 2
+        wait_for(lambda: {claim.id for claim in worker.processor.held_claims.held()} == set(ids(tickets)[1:]))
+        assert worker.processor.give_back_all() == 2
         server.script()
         server.stop_listening()
         server.listen()
         assert working.result(timeout=30) == "safe back:runtime_unavailable lease_lost"
     assert states(ledger, tickets) == ["done", "queued", "queued"]
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 0, 0]
-    assert len(worker.desk.hand) == 0
+    assert len(worker.processor.held_claims) == 0
 
 
 def test_suspects_among_siblings_come_last_and_are_tried_alone(
-    ledger: Engine, client: Client, server: ScriptedServer, station: Callable[[], Station], picture: str
+    ledger: Engine, client: Client, server: ScriptedServer, service: Callable[[], WorkerService], picture: str
 ) -> None:
     tickets = together(ledger, client, picture)
     for _ in range(2):  # two workers die with the first in hand, and had given back the others
@@ -300,7 +304,7 @@ def test_suspects_among_siblings_come_last_and_are_tried_alone(
             if item.id != tickets[0].id:
                 give_back(ledger, item, worker="w0")
         assert expire(ledger, worker="sweeper", max_crashes=10) == [tickets[0].id]
-    assert station().work(tickets[0].id) == "safe safe safe"
+    assert service().work(tickets[0].id) == "safe safe safe"
     asked = [next(p for p in THREE if prompt_of(p) in request.text) for request in judged(server)]
     assert asked == ["newsroom", "strict", "llavaguard-default"]
     timed = [set(attempts(ledger, ticket.id)[-1]["timings_ms"]) for ticket in tickets]
@@ -309,9 +313,9 @@ def test_suspects_among_siblings_come_last_and_are_tried_alone(
 
 
 def test_submissions_that_say_they_belong_together_but_name_other_images_are_each_looked_at(
-    ledger: Engine, client: Client, station: Callable[[], Station], tmp_path: Path
+    ledger: Engine, client: Client, service: Callable[[], WorkerService], tmp_path: Path
 ) -> None:
-    made = checked_under(THREE, uri="https://images.test/1.jpg")
+    made = validated_under(THREE, uri="https://images.test/1.jpg")
     uris = []
     for n in range(2):
         Image.new("RGB", (32 + n, 24), (n, n, n)).save(tmp_path / f"{n}.png")
@@ -319,11 +323,11 @@ def test_submissions_that_say_they_belong_together_but_name_other_images_are_eac
     wrong = [Submission(**(made[n].model_dump() | {"uri": uris[n]})) for n in range(2)]
     seen: list[Ticket] = []
     client.submit_many(wrong, on_tickets=seen.extend)
-    assert station().work(seen[0].id) == "safe safe"
+    assert service().work(seen[0].id) == "safe safe"
     assert [width(ledger, ticket) for ticket in seen] == [32, 33]
 
 
 def width(ledger: Engine, ticket: Ticket) -> int:
-    told = story(ledger, ticket.id)
+    told = explanation(ledger, ticket.id)
     assert told is not None
     return int(told["verdict"]["width"])

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from consumer.feed import Feed
 from moderation.cursor import START
 from moderation.errors import NotFound
-from moderation.feed import Feed
 from moderation.ledger.consumers import consumers
-from moderation.ledger.ending import fail
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.feed import read
+from moderation.ledger.outcomes import fail
 from moderation.published import COLUMNS
 from tests.support.ledger import claimed, submitted
 from tests.support.recorded import record

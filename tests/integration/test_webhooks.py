@@ -77,11 +77,11 @@ def recorded(ledger: Engine, count: int, first: int = 0, **fields: Any) -> list[
 def work_until(sender: Sender, endpoint: webhooks.Endpoint, reached: Callable[[], object]) -> None:
     """Turn after turn, as the sweeper rings for them."""
 
-    def turn() -> object:
+    def lease() -> object:
         sender.deliver(endpoint.id)
         return reached()
 
-    wait_for(turn, every_s=0.01, what="delivery")
+    wait_for(lease, every_s=0.01, what="delivery")
 
 
 def test_verdicts_arrive_signed_once_and_in_order(ledger: Engine, receiver: Receiver, sender: Sender) -> None:
@@ -156,16 +156,16 @@ def test_a_slow_endpoint_holds_up_no_other(ledger: Engine, receiver: Receiver, s
     with Receiver(secret=receiver.secret, answer=hang) as slow, ThreadPoolExecutor(1) as pool:
         hanging, quick = added(ledger, slow, "slow"), added(ledger, receiver, "quick")
         keys = recorded(ledger, 50)
-        turn = pool.submit(sender.deliver, hanging.id)
+        lease = pool.submit(sender.deliver, hanging.id)
         wait_for(lambda: slow.asked)
         sender.deliver(quick.id)
         assert receiver.taken == keys
-        turn.result(20)
+        lease.result(20)
         assert standing(ledger, "slow")["failures"] == 1
         assert standing(ledger, "slow")["last_error"]
 
 
-def test_one_turn_at_a_time_and_a_lost_one_changes_nothing(ledger: Engine, receiver: Receiver) -> None:
+def test_one_lease_at_a_time_and_a_lost_one_changes_nothing(ledger: Engine, receiver: Receiver) -> None:
     endpoint = added(ledger, receiver)
     recorded(ledger, 1)
     first = deliveries.take(ledger, endpoint.id, holder="w1", lease_s=0.2)

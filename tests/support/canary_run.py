@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 import structlog
 
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings, S3Settings
 from moderation.errors import VetlineError
 from moderation.log import configure_logging
 from moderation.redaction import redact_uri
 from moderation.settings import LogSettings
 from tests.support.image_host import ImageHost, Trick, Visit
 from tests.support.secrets_in_uris import hidden
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings, S3Settings
 
 URIS = 1000
 

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
+from intake.fetch import Fetcher
+from intake.resolver import Resolve
 from moderation.errors import (
     VetlineError,
 )
-from worker.images.fetch import Fetcher
-from worker.images.resolver import Resolve
 
 BUDGET_S = 3.0
 LIMIT_BYTES = 200_000

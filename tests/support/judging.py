@@ -5,12 +5,12 @@ from hashlib import sha256
 
 import pytest
 
+from intake.picture import View
 from moderation.errors import (
     VetlineError,
 )
 from moderation.policy import builtin_policies
 from moderation.verdict import Judgement
-from worker.images.picture import View
 from worker.judges.protocol import Judge
 from worker.judges.sglang import SglangJudge
 

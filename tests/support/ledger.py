@@ -9,11 +9,11 @@ from sqlalchemy import Engine, text
 from moderation.assessment import Claim, Priority, Submission
 from moderation.ledger import migrate
 from moderation.ledger.claim import claim
-from moderation.ledger.crew import Member
-from moderation.ledger.ending import Ending
+from moderation.ledger.outcomes import WriteResult
 from moderation.ledger.policies import pin
-from moderation.ledger.recording import record_all
+from moderation.ledger.record import record_all
 from moderation.ledger.submit import new_id, submit
+from moderation.ledger.workers import WorkerStatus
 from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Rung, Verdict
 
 POLICY = "llavaguard-default"
@@ -34,7 +34,7 @@ def claimed(engine: Engine, id_: UUID | None = None, *, worker: str = "w1", leas
     return taken
 
 
-def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> Ending:
+def record(engine: Engine, claim: Claim, verdict: Verdict, *, worker: str) -> WriteResult:
     """What became of one verdict, written by itself."""
     return record_all(engine, [(claim, verdict)], worker=worker)[0]
 
@@ -92,7 +92,7 @@ def verdict(*, rating: Rating = Rating.SAFE, asks: tuple[Ask, ...] = (), **judge
     )
 
 
-def member(name: str, **fields: Any) -> Member:
+def worker_status(name: str, **fields: Any) -> WorkerStatus:
     """A plausible worker; ready unless it waits for something."""
     told: dict[str, Any] = {
         "host": "host-7",
@@ -112,7 +112,7 @@ def member(name: str, **fields: Any) -> Member:
         "in_flight_limit": 256,
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
-    return Member(name=name, **(told | fields))
+    return WorkerStatus(name=name, **(told | fields))
 
 
 HIGH, NORMAL, LOW = Priority.HIGH, Priority.NORMAL, Priority.LOW

@@ -14,7 +14,7 @@ _ASSESSMENTS = text("""
            to_timestamp(ms / 1000), to_timestamp(ms / 1000 + 1)
     FROM policy_revision r, (
         SELECT n, 1000 * (extract(epoch FROM CAST(:start AS timestamptz))::bigint + n) AS ms
-        FROM generate_series(CAST(:first AS bigint), :first + :rows - 1) AS n
+        FROM generate_series(CAST(:first AS bigint), CAST(:first AS bigint) + :rows - 1) AS n
     ) AS numbered
     WHERE r.policy = 'llavaguard-default'
 """)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from moderation.cli.main import gather
+from moderation.cli.main import command_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def typed(
 def run_here(block: str, env: Mapping[str, str]) -> str:
     """A block of `vetline` lines and nothing else, run in this process, which spares each its start."""
     said = []
-    app = gather()
+    app = command_line()
     app.registered_callback = None  # it sets up logging, for a process of its own
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():

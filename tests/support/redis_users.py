@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import redis
 
-from moderation.services.child import LOOPBACK, Child, start_on_a_port
+from moderation.services.child import LOOPBACK, ChildProcess, start_on_a_port
 from moderation.services.redis import _program
 
 SCRIPT = Path(__file__).parents[2] / "infra" / "redis" / "users.sh"
@@ -53,9 +53,9 @@ def guarded_redis(folder: Path, *, prefix: str = "") -> Iterator[GuardedRedis]:
     file = folder / "users.acl"
     file.write_text(acl(prefix=prefix))
 
-    def launch(port: int) -> Child:
+    def launch(port: int) -> ChildProcess:
         config = f'bind {LOOPBACK}\nport {port}\naclfile "{file}"\nsave ""\nappendonly no\n'
-        child = Child(
+        child = ChildProcess(
             [str(_program()), "-"],
             log=folder / "log",
             stop_signal=signal.SIGTERM,

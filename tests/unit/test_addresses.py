@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intake.addresses import AddressRules, is_blocked, unwrap
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings
 from moderation.errors import BadSetting, BlockedAddress, HostUnavailable, InvalidUri, NotFound
-from worker.images.addresses import AddressRules, is_blocked, unwrap
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings
 
 FILES = Path(__file__).parent / "addresses"
 

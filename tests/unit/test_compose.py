@@ -189,7 +189,7 @@ def test_a_worker_has_longer_to_stop_than_it_needs_to_drain() -> None:
 
 
 def test_a_worker_is_healthy_when_it_is_ready_itself() -> None:
-    from worker.report import ProbeSettings
+    from worker.health.status_report import ProbeSettings
 
     for name in ("worker-cpu", "worker-gpu"):
         worker = SERVICES[name]
@@ -208,7 +208,7 @@ def test_a_worker_is_healthy_when_it_is_ready_itself() -> None:
 def test_the_commands_are_those_of_vetline() -> None:
     from typer.testing import CliRunner
 
-    from moderation.cli.main import gather
+    from moderation.cli.main import command_line
 
     lines = [
         service["command"]
@@ -224,7 +224,7 @@ def test_the_commands_are_those_of_vetline() -> None:
     for words in lines:
         plain = [word for word in words if not word.startswith("-")]
         depth = 2 if plain[0] == "db" else 1
-        shown = CliRunner().invoke(gather(), [*plain[:depth], "--help"], env={"COLUMNS": "200"})
+        shown = CliRunner().invoke(command_line(), [*plain[:depth], "--help"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0, f"vetline {' '.join(words)}: {shown.output}"
         for option in (word for word in words if word.startswith("--")):
             assert option in shown.output, f"vetline {plain[0]} has no {option}"

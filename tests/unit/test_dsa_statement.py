@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from moderation.dsa.draft import Circumstances, Mappings, Refused, draft
-from moderation.dsa.statement import Statement
-from moderation.dsa.values import CATEGORIES, EEA, EU, KEYWORDS
+from consumer.dsa.draft import Circumstances, DraftRefused, Mappings, draft
+from consumer.dsa.statement import Statement
 from moderation.errors import PolicyError
 from moderation.policy import PolicyRevision, builtin_policies, describe_diff, dump_policy, load_policy
 from moderation.policy.dsa import DEFAULTS
+from moderation.policy.dsa_values import CATEGORIES, EEA, EU, KEYWORDS
 
 VALID: dict[str, Any] = {
     "puid": "01a20ba2-5241-739c-8377-d7731dd25d46",
@@ -248,5 +248,5 @@ def test_without_a_mapping_the_trained_categories_have_the_defaults() -> None:
 def test_what_cannot_be_drafted_says_why(change: dict[str, Any], said: dict[str, Any], reason: str) -> None:
     known = {"restriction": "CONTENT_REMOVED", "terms": "Section 4"} | said
     circumstances = Circumstances(automated_decision="AUTOMATED_DECISION_FULLY", **known)
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(DraftRefused, match=reason):
         draft(row(**change), Mappings([load(FILE)]), circumstances)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings
 from moderation.errors import Forbidden, HostUnavailable, InvalidUri, NotFound, TooLarge, VetlineError
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings
 
 SECRET = b"not for strangers"
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intake.formats import DECODERS, sniff
 from moderation.errors import UnsupportedType
-from worker.images.formats import DECODERS, sniff
 
 
 def ftyp(major: bytes, *compatible: bytes) -> bytes:

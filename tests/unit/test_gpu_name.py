@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gpus import h100s, nvidia_smi
-from worker.gpu import gpu_name
+from worker.gpu.name import gpu_name
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ def test_a_worker_names_itself_after_its_judge_its_gpu_and_its_host() -> None:
     assert "VETLINE_WORKER_NAME" not in {entry["name"] for entry in container(RUN["worker"])["env"]}
 
 
-def test_the_door_and_its_service_agree() -> None:
+def test_the_api_and_its_service_agree() -> None:
     inner = container(RUN["serve"])
     assert inner["ports"][0] == {"name": "http", "containerPort": ServeSettings().port}
     assert [port["targetPort"] for port in one("Service", "serve")["spec"]["ports"]] == ["http"], "no metrics"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-import moderation.exporter  # noqa: F401 - describes the ledger's
+import moderation.ledger_collector  # noqa: F401 - describes the ledger's
 from moderation.assessment import Ticket
 from moderation.ledger.submit import new_id
 from moderation.metrics import DESCRIBED, Described, category_id, count_tickets, runtime_is

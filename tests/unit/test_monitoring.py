@@ -12,7 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
-import moderation.exporter  # noqa: F401 - describes the ledger's metrics
+import moderation.ledger_collector  # noqa: F401 - describes the ledger's metrics
 from moderation.metrics import DESCRIBED, Described
 
 INFRA = Path(__file__).parents[2] / "infra"

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
+from intake.picture import View
 from moderation.errors import JudgeTimeout
 from moderation.policy import NONE_APPLYING, Category, CategoryState, PolicyRevision
 from moderation.verdict import Rating, Rung
-from worker.images.picture import View
 from worker.judges.open_nsfw import OpenNsfwJudge
 from worker.judges.open_nsfw_finding import Finding, OpenNsfwSettings
 

@@ -50,7 +50,7 @@ def test_decode_graphs_reach_up_to_the_number_running() -> None:
     assert flags[flags.index("--max-running-requests") + 1] == "128"
 
 
-@pytest.mark.parametrize("module", ["launch", "settings", "transport", "spans", "pixel_table"])
+@pytest.mark.parametrize("module", ["launch", "settings", "transport", "image_rows", "pixel_table"])
 def test_the_plugin_brings_nothing_of_the_rest_into_sglang(module: str) -> None:
     program = f"import json, sys, worker.runtime.plugin.{module}; print(json.dumps(sorted(sys.modules)))"
     said = subprocess.run(

@@ -14,25 +14,25 @@ from pyarrow import parquet
 
 from moderation.assessment import Priority
 from moderation.errors import BadSource, InvalidSubmission
-from producer.checking import Shared
-from producer.enqueue import Wanted
-from producer.sources import Columns, Form, Item, Reading, Refusal, Step, open_source
+from producer.enqueue import SubmitOptions
+from producer.sources import Columns, FileFormat, Item, Reject, SourceOptions, SourceStep, open_source
 from producer.sources.text import MAX_LINE
-from producer.sources.unused import Unused
+from producer.sources.unused_fields import UnusedFields
+from producer.validation import SharedFields
 
 URIS = [f"https://images.test/{n}.jpg" for n in range(6)]
 
 
-def steps(path: Path | str, after: Any = None, **reading: Any) -> list[Step]:
-    return list(open_source(str(path), Reading(**reading)).read(after))
+def steps(path: Path | str, after: Any = None, **reading: Any) -> list[SourceStep]:
+    return list(open_source(str(path), SourceOptions(**reading)).read(after))
 
 
-def uris(found: list[Step]) -> list[str]:
+def uris(found: list[SourceStep]) -> list[str]:
     return [step.what.uri for step in found if isinstance(step.what, Item)]
 
 
-def refused(found: list[Step]) -> list[tuple[int | None, str]]:
-    return [(step.line, step.what.reason) for step in found if isinstance(step.what, Refusal)]
+def refused(found: list[SourceStep]) -> list[tuple[int | None, str]]:
+    return [(step.line, step.what.reason) for step in found if isinstance(step.what, Reject)]
 
 
 def _lines(folder: Path) -> Path:
@@ -175,14 +175,14 @@ def test_paths_in_a_table_are_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["s3://", "s3:///"])
 def test_a_prefix_without_a_bucket_is_one_clear_line(place: str) -> None:
     with pytest.raises(BadSource, match="names no bucket"):
-        open_source(place, Reading())
+        open_source(place, SourceOptions())
 
 
 def test_what_a_table_lacks_is_told_with_the_columns_that_it_has(tmp_path: Path) -> None:
     path = tmp_path / "test.csv"
     path.write_text("image_path,rating\na.jpg,Safe\n")
     with pytest.raises(BadSource, match=r"no column 'url'; it has image_path, rating$"):
-        list(open_source(str(path), Reading(form=Form.LLAVAGUARD)).read())
+        list(open_source(str(path), SourceOptions(form=FileFormat.LLAVAGUARD)).read())
 
 
 def test_llavaguard_labels_stand_in_the_metadata(tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ def test_llavaguard_labels_stand_in_the_metadata(tmp_path: Path) -> None:
     row = {"id": "7", "image": "1.jpg", "final-assessment": "Unsafe", "category": "O4: Nudity Content"}
     row |= {"conversations": [{"from": "human", "value": f"{prompt}\n<image>"}]}  # type: ignore[dict-item]
     (tmp_path / "train.json").write_text(json.dumps([row, {"id": "8"}, 3]))
-    (published,) = steps(tmp_path / "test.csv", form=Form.LLAVAGUARD)
-    built, *broken = steps(tmp_path / "train.json", form=Form.LLAVAGUARD)
+    (published,) = steps(tmp_path / "test.csv", form=FileFormat.LLAVAGUARD)
+    built, *broken = steps(tmp_path / "train.json", form=FileFormat.LLAVAGUARD)
     assert isinstance(published.what, Item)
     assert isinstance(built.what, Item)
     assert published.what.metadata == built.what.metadata
@@ -238,7 +238,7 @@ def test_img2dataset_shards_are_read_with_their_failures(tmp_path: Path) -> None
 )
 def test_a_file_that_is_not_what_it_says_is_one_clear_line(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    form = Form.LLAVAGUARD if name == "t.json" else Form.AUTO
+    form = FileFormat.LLAVAGUARD if name == "t.json" else FileFormat.AUTO
     with pytest.raises(BadSource, match=name):
         steps(tmp_path / name, form=form)
 
@@ -250,7 +250,7 @@ def test_a_row_may_have_a_priority_of_its_own(tmp_path: Path) -> None:
     assert [what.priority for what in found if isinstance(what, Item)] == ["high", None, "soon"]
     with pytest.raises(BadSource, match="no column 'urgent'"):
         steps(path, columns=Columns(priority="urgent"))
-    wanted = Wanted(["llavaguard-default"], Shared(priority="low"))
+    wanted = SubmitOptions(["llavaguard-default"], SharedFields(priority="low"))
     assert isinstance(found[0], Item)
     assert isinstance(found[1], Item)
     assert [wanted.submissions(what, "run")[0].priority for what in found[:2] if isinstance(what, Item)] == [
@@ -265,7 +265,7 @@ def test_fields_that_look_meant_and_are_not_used_are_told_once(tmp_path: Path) -
     path = tmp_path / "list.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in (*rows, rows[0] | {"batch": "b", "metadata": {}})))
     said: list[str] = []
-    steps(path, columns=Columns(key="key", unused=Unused(said.append)))
+    steps(path, columns=Columns(key="key", unused=UnusedFields(said.append)))
     assert said == [
         "not used: priority (--priority-column priority)",
         "not used: batch (--batch NAME, for all of a run); metadata (--metadata-column metadata)",
@@ -273,10 +273,10 @@ def test_fields_that_look_meant_and_are_not_used_are_told_once(tmp_path: Path) -
     said.clear()
     table = tmp_path / "list.csv"
     table.write_text("url,tenant,note\nhttps://x.test/1,t,n\n")
-    steps(table, columns=Columns(unused=Unused(said.append)))
+    steps(table, columns=Columns(unused=UnusedFields(said.append)))
     assert said == ["not used: tenant (--tenant NAME, for all of a run)"]
     said.clear()
-    steps(table, columns=Columns(metadata=("*",), unused=Unused(said.append)))
+    steps(table, columns=Columns(metadata=("*",), unused=UnusedFields(said.append)))
     assert said == []
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from intake.web_uri import host_header, parse_web_uri
 from moderation.errors import InvalidUri
-from worker.images.web_uri import host_header, parse_web_uri
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,17 @@ def flower(
     ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Remember nothing over a restart.")] = False,
 ) -> None:
-    """Serve Flower, read-only: tasks as images and policies, each with a link to its story."""
-    # Loaded here, not when `vetline --help` is asked for.
+    """Serve Flower, read-only: tasks as images and policies.
+
+    Each task links to the story of its assessment.
+    """
+    # Loaded here, not for this command's --help.
     from moderation.ledger.engine import open_ledger
-    from moderation.services.desk import resolve
-    from worker.assembly import assemble
-    from worker.flower.serve import Place, serve
+    from moderation.services.resolve import resolve
+    from worker.broker.factory import make_worker_app
+    from worker.flower.serve import FlowerOptions, serve
 
     kept = None if forget else state or ServiceSettings().data_dir / "flower" / "state"
     with resolve(need_redis=True) as services:
-        app = assemble(services.database_url, services.redis_url)
-        serve(app, open_ledger(services.database_url), Place(address, port, kept, control))
+        app = make_worker_app(services.database_url, services.redis_url)
+        serve(app, open_ledger(services.database_url), FlowerOptions(address, port, kept, control))

@@ -21,10 +21,10 @@ from flower.views import monitor
 from sqlalchemy import Engine
 from tornado.web import authenticated, url
 
-from moderation.broker import QUIET
+from moderation.broker import quiet
 from moderation.errors import BadSetting
-from worker.flower.shown import COLUMNS, format_task
-from worker.flower.story import Story, Templates
+from worker.flower.explain_page import ExplainPage, Templates
+from worker.flower.task_format import COLUMNS, format_task
 
 _MAX_TASKS = 10_000  # 5 KB each were measured; Flower's own default would take half a gigabyte
 _SAVE_EVERY_MS = 60_000
@@ -33,7 +33,7 @@ _FORGET_WORKERS_S = 600  # a worker's name holds its pid, so each start is anoth
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FlowerOptions:
     """Where Flower listens, what it remembers in, and whether it may stop workers and revoke tasks."""
 
     address: str
@@ -50,7 +50,7 @@ class Metrics(monitor.Metrics):  # type: ignore[misc]  # Flower has no types
         await super().get()
 
 
-def serve(app: Celery, engine: Engine, place: Place) -> None:
+def serve(app: Celery, engine: Engine, place: FlowerOptions) -> None:
     """Until SIGTERM. FLOWER_* settings hold, above ours. Raises BadSetting where anybody could reach or command it."""
     _set(place)
     apply_env_options()
@@ -63,7 +63,7 @@ def serve(app: Celery, engine: Engine, place: Place) -> None:
     logging.getLogger(Inspector.__module__).addFilter(partial(is_news, server.events.state))
     prefix = f"/{options.url_prefix.strip('/')}" if options.url_prefix else ""
     ours = [
-        url(rf"{prefix}/explain/(.+)", Story, {"engine": engine}, name="explain"),
+        url(rf"{prefix}/explain/(.+)", ExplainPage, {"engine": engine}, name="explain"),
         url(rf"{prefix}/metrics", Metrics),
     ]
     server.add_handlers(".*", ours)  # which come before Flower's own
@@ -86,7 +86,7 @@ def is_news(state: State, record: logging.LogRecord) -> bool:
     )
 
 
-def _set(place: Place) -> None:
+def _set(place: FlowerOptions) -> None:
     options.address, options.port = place.address, place.port
     options.read_only = not place.control
     options.persistent = place.state is not None
@@ -103,7 +103,7 @@ def _set(place: Place) -> None:
 def _hush() -> None:
     """Flower asks for the lengths of queues by a client of its own: it says no more on connecting than ours do."""
     theirs = broker.Redis._get_redis_client_args
-    broker.Redis._get_redis_client_args = lambda client: theirs(client) | QUIET
+    broker.Redis._get_redis_client_args = lambda client: theirs(client) | quiet()
 
 
 def _check() -> None:

@@ -25,7 +25,7 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedAnswer:
     """What an answer says. truncated: the rationale was cut; it may be empty then."""
 
     rating: Rating
@@ -34,7 +34,7 @@ class Reading:
     truncated: bool = False
 
 
-class _Answer(BaseModel):
+class _AnswerModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     rating: Literal["Safe", "Unsafe"]
@@ -42,13 +42,13 @@ class _Answer(BaseModel):
     rationale: str = Field(min_length=1)
 
 
-def read(text: str, names: Collection[str]) -> Reading:
+def read(text: str, names: Collection[str]) -> ParsedAnswer:
     """Read a whole answer. names: the policy's category names. Raises Malformed."""
     answer = _validated(_object(text))
     _check_category(answer.category, names)
     if not answer.rationale.strip():
         raise Malformed("empty_rationale")
-    return Reading(Rating(answer.rating), answer.category, _storable(answer.rationale))
+    return ParsedAnswer(Rating(answer.rating), answer.category, _storable(answer.rationale))
 
 
 def _object(text: str) -> Any:
@@ -76,9 +76,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise Malformed(f"not_json: {name}")
 
 
-def _validated(value: Any) -> _Answer:
+def _validated(value: Any) -> _AnswerModel:
     try:
-        return _Answer.model_validate(value)
+        return _AnswerModel.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "answer"
@@ -120,7 +120,7 @@ _BETWEEN = re.compile(_WS + _cut_anywhere([f",{_WS}", '"', *"rationale", f'"{_WS
 _CUT_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 
 
-def salvage(text: str, names: Collection[str]) -> Reading:
+def salvage(text: str, names: Collection[str]) -> ParsedAnswer:
     """Read an answer that was cut: rating and category complete, the rationale as far as it goes.
 
     Everything up to the cut must be the template's beginning, in its order; only the end may be missing. So a
@@ -132,7 +132,7 @@ def salvage(text: str, names: Collection[str]) -> Reading:
     category = json.loads(head["category"])
     _check_category(category, names)
     rationale = _cut_rationale(head["tail"])
-    return Reading(Rating(head["rating"]), category, rationale, truncated=True)
+    return ParsedAnswer(Rating(head["rating"]), category, rationale, truncated=True)
 
 
 def _cut_rationale(tail: str) -> str:
@@ -157,11 +157,11 @@ _BRIEF = re.compile(
 )
 
 
-def read_brief(text: str, names: Collection[str]) -> Reading:
+def read_brief(text: str, names: Collection[str]) -> ParsedAnswer:
     """Read an answer that was asked for up to the category. Raises Malformed."""
     found = _BRIEF.fullmatch(text[:MAX_CHARACTERS])
     if found is None:
         raise Malformed("not_brief")
     category = json.loads(found["category"])
     _check_category(category, names)
-    return Reading(Rating(found["rating"]), category, "")
+    return ParsedAnswer(Rating(found["rating"]), category, "")

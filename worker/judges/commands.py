@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
 from moderation.errors import BadSource, InvalidSubmission
 from moderation.ledger.evaluation_runs import find_run, items_of
 from moderation.verdict import Rating
@@ -35,7 +35,7 @@ class MethodChoice(StrEnum):
     TEMPERATURE = "temperature"
 
 
-class _Line(BaseModel):
+class _LabelledLine(BaseModel):
     """One labelled verdict. What else stands in the line does not matter."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,7 +52,8 @@ def calibrate(
     labels: Annotated[
         Path | None,
         typer.Argument(
-            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label."
+            metavar="LABELS",
+            help="Labelled verdicts, one JSON object a line: p_unsafe as the model gave it, and label.",
         ),
     ] = None,
     run: Annotated[
@@ -82,9 +83,10 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    """Fit how P(unsafe) maps to how often it is right, from verdicts that people have labelled.
+    """Fit a calibration of P(unsafe) to people's labels.
 
-    Lines that name another model, template_mode or policy are left out.
+    It maps P(unsafe) to how often such an image is unsafe, from verdicts that people have labelled. Lines that name
+    another model, template_mode or policy are left out.
     """
     chosen = _chosen(labels, run, model=model, mode=mode, policy=policy)
     try:
@@ -172,9 +174,9 @@ def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
     return found
 
 
-def _line(text: str, where: str) -> _Line:
+def _line(text: str, where: str) -> _LabelledLine:
     try:
-        return _Line.model_validate(json.loads(text))
+        return _LabelledLine.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise BadSource(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -23,7 +23,7 @@ _WORD = re.compile(r"(?P<rung>strict|salvage|reseed|greedy|grammar)(?:\*(?P<time
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LadderStep:
     """One ask of the ladder."""
 
     rung: Rung
@@ -57,7 +57,7 @@ class Ladder:
             raise ValueError("a ladder has strict once, as its first ask")
         return cls(asked, Rung.SALVAGE in rungs)
 
-    def steps(self, profile: Profile) -> tuple[Step, ...]:
+    def steps(self, profile: Profile) -> tuple[LadderStep, ...]:
         """What to ask, one after the other.
 
         A greedy profile gives the same answer each time, so steps that would repeat the first are left out.
@@ -67,5 +67,5 @@ class Ladder:
         for rung in self.rungs:
             if profile.greedy and rung in (Rung.RESEED, Rung.GREEDY):
                 continue
-            steps.append(Step(rung, profile if rung in (Rung.STRICT, Rung.RESEED) else greedy))
+            steps.append(LadderStep(rung, profile if rung in (Rung.STRICT, Rung.RESEED) else greedy))
         return tuple(steps)

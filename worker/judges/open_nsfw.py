@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from intake.picture import View
 from moderation.errors import JudgeTimeout, Misuse
 from moderation.policy import PolicyRevision
 from moderation.verdict import Ask, Basis, Judgement, Rung
-from worker.images.picture import View
 from worker.judges.open_nsfw_finding import Finding, OpenNsfwSettings
 from worker.judges.protocol import Runtime
 

@@ -31,7 +31,7 @@ MOST_TEXTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class TokenizedPrompt:
     """ids: a JSON list, ready to be sent; None where this text had better go as text."""
 
     ids: bytes | None
@@ -44,7 +44,7 @@ class PromptTokens:
 
     def __init__(self, client: SglangClient) -> None:
         self._client = client
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[str, TokenizedPrompt] = OrderedDict()
         self._asking = threading.Lock()
         self._warned = False
 
@@ -62,18 +62,18 @@ class PromptTokens:
                 return known.ids
             losses = self._client.losses
             ids = self._asked(text, deadline)
-            self._keep(text, Known(ids, losses, time.monotonic() + KEPT_S))
+            self._keep(text, TokenizedPrompt(ids, losses, time.monotonic() + KEPT_S))
             return ids
         finally:
             self._asking.release()
 
-    def _fresh(self, text: str) -> Known | None:
+    def _fresh(self, text: str) -> TokenizedPrompt | None:
         known = self._known.get(text)
         if known is None or known.losses != self._client.losses or known.until_s < time.monotonic():
             return None
         return known
 
-    def _keep(self, text: str, known: Known) -> None:
+    def _keep(self, text: str, known: TokenizedPrompt) -> None:
         """Under the lock. Readers take single entries without it."""
         self._known[text] = known
         self._known.move_to_end(text)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from intake.picture import View
 from moderation.policy import PolicyRevision
 from moderation.verdict import Basis, Judgement
-from worker.images.picture import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import structlog
 
+from intake.picture import View
 from moderation.errors import (
     JudgeTimeout,
     MalformedAnswer,
@@ -15,13 +16,12 @@ from moderation.errors import (
 )
 from moderation.policy import NONE_APPLYING, PolicyRevision
 from moderation.verdict import Basis, Judgement, Rating, Rung
-from worker.images.picture import View
 from worker.judges import prompts
-from worker.judges.answer import Reading
+from worker.judges.answer import ParsedAnswer
+from worker.judges.ask_session import AskSession, Reached, brief_form, full_form, rest_form
 from worker.judges.calibration import Calibration, read_calibrations
 from worker.judges.deadline import Deadline
-from worker.judges.inquiry import Inquiry, Reached, brief_form, full_form, rest_form
-from worker.judges.ladder import Ladder, Step
+from worker.judges.ladder import Ladder, LadderStep
 from worker.judges.prompt_tokens import PromptTokens
 from worker.judges.protocol import Runtime
 from worker.judges.sampling import PROFILES, Profile
@@ -89,7 +89,7 @@ class SglangJudge:
         deadline = Deadline.after(timeout_s)
         prompt = prompts.render(self.settings.mode, policy.prompt)
         identity = self._identity_to_judge_with(deadline)
-        inquiry = Inquiry(
+        session = AskSession(
             client=self._client,
             image=EncodedImage.of(view.data, view.media_type),
             prompt=prompt,
@@ -103,11 +103,11 @@ class SglangJudge:
             tokens=self._tokens,
         )
         try:
-            reached = self._reach(inquiry)
+            reached = self._reach(session)
         except VetlineError as error:
-            error.asks = tuple(inquiry.asks)
+            error.asks = tuple(session.asks)
             raise
-        return self._judgement(reached, inquiry, policy, identity)
+        return self._judgement(reached, session, policy, identity)
 
     def close(self) -> None:
         self._client.close()
@@ -160,27 +160,27 @@ class SglangJudge:
         name = "greedy" if self.settings.profile == "fast" else self.settings.profile
         return PROFILES[name].limited(self.settings.max_new_tokens)
 
-    def _full_steps(self) -> tuple[Step, ...]:
+    def _full_steps(self) -> tuple[LadderStep, ...]:
         return self._ladder.steps(self._full_profile)
 
-    def _reach(self, inquiry: Inquiry) -> Reached:
+    def _reach(self, session: AskSession) -> Reached:
         if self.settings.wants_rationale == "always":
-            asked = inquiry.question() if self.settings.p_unsafe == "question" else None
-            return _with_p(inquiry.climb(full_form(inquiry.names), self._full_steps()), asked)
-        brief = self._brief(inquiry)
+            asked = session.question() if self.settings.p_unsafe == "question" else None
+            return _with_p(session.climb(full_form(session.names), self._full_steps()), asked)
+        brief = self._brief(session)
         if brief is None:
-            return inquiry.climb(full_form(inquiry.names), self._full_steps())
+            return session.climb(full_form(session.names), self._full_steps())
         if self.settings.wants_rationale == "never" or self._may_skip(brief):
             return brief
-        return self._with_rationale(inquiry, brief)
+        return self._with_rationale(session, brief)
 
-    def _brief(self, inquiry: Inquiry) -> Reached | None:
+    def _brief(self, session: AskSession) -> Reached | None:
         """Rating and category alone; None where they could not be read, and the whole is asked instead."""
         fast = PROFILES["fast"]
-        longest = max(len(name.encode()) for name in inquiry.names)
+        longest = max(len(name.encode()) for name in session.names)
         profile = fast.limited(max(fast.max_new_tokens, BRIEF_TOKENS + longest))
         try:
-            return inquiry.climb(brief_form(inquiry.names), self._ladder.steps(profile))
+            return session.climb(brief_form(session.names), self._ladder.steps(profile))
         except MalformedAnswer:
             return None
 
@@ -189,17 +189,17 @@ class SglangJudge:
             return False
         return brief.p_unsafe is None or brief.p_unsafe < self.settings.skip_below
 
-    def _with_rationale(self, inquiry: Inquiry, brief: Reached) -> Reached:
+    def _with_rationale(self, session: AskSession, brief: Reached) -> Reached:
         """The brief answer with its rationale; its rating stands, also where no rationale can be had."""
         try:
-            whole = inquiry.climb(rest_form(brief.reading), self._full_steps())
+            whole = session.climb(rest_form(brief.reading), self._full_steps())
         except MalformedAnswer:
-            reading = Reading(brief.reading.rating, brief.reading.category, "", truncated=True)
+            reading = ParsedAnswer(brief.reading.rating, brief.reading.category, "", truncated=True)
             return replace(brief, reading=reading, rung=Rung.SALVAGE)
         return _with_p(whole, brief.p_unsafe)
 
     def _judgement(
-        self, reached: Reached, inquiry: Inquiry, policy: PolicyRevision, identity: ServerIdentity
+        self, reached: Reached, session: AskSession, policy: PolicyRevision, identity: ServerIdentity
     ) -> Judgement:
         reading = reached.reading
         model = self.settings.model or identity.model
@@ -218,7 +218,7 @@ class SglangJudge:
             rung=reached.rung,
             finish_reason=reached.finish_reason,
             raw_output=reached.raw,
-            asks=tuple(inquiry.asks),
+            asks=tuple(session.asks),
             judge=self.name,
             model=model,
             weights_sha256=self.settings.weights_sha256,

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from moderation.errors import RuntimeUnavailable
 
-# The next suspect of a row waits at the dock and comes within milliseconds; letting a hundred others in between two of
-# them would cost a drain for each.
+# The next suspect of a row waits at the suspect slot and comes within milliseconds; letting a hundred others in between
+# two of them would cost a drain for each.
 _LINGER_S = 0.5
 
 

@@ -12,9 +12,9 @@ from moderation.errors import VetlineError
 from moderation.policy import builtin_policies
 from moderation.verdict import Rung
 from worker.judges import prompts
+from worker.judges.ask_session import AskSession, brief_form
 from worker.judges.deadline import Deadline
-from worker.judges.inquiry import Inquiry, brief_form
-from worker.judges.ladder import Step
+from worker.judges.ladder import LadderStep
 from worker.judges.prompts import Mode
 from worker.judges.sampling import PROFILES
 from worker.judges.sglang_client import EncodedImage, SglangClient
@@ -22,7 +22,9 @@ from worker.judges.sglang_client import EncodedImage, SglangClient
 log = structlog.get_logger()
 
 _SIDE_PX = 336  # two tiles
-_STEP = Step(Rung.GRAMMAR, PROFILES["fast"])  # it can always be parsed, whatever the weights have learned
+_STEP = LadderStep(
+    Rung.GRAMMAR, PROFILES["fast"]
+)  # it can always be parsed, whatever the weights have learned
 _AGAIN_S = 0.5  # one failure may be a neighbour's: 0.5.23 gives up all that is queued when one image hangs
 
 
@@ -59,7 +61,7 @@ class Canary:
 
     def _ask(self, deadline: Deadline) -> str | None:
         policy = builtin_policies()[0]
-        inquiry = Inquiry(
+        session = AskSession(
             client=self._client,
             image=EncodedImage.of(picture(next(self._shades)), "image/png"),
             prompt=prompts.render(Mode.TRAIN, policy.prompt),
@@ -69,7 +71,7 @@ class Canary:
             logprobs=False,
         )
         try:
-            inquiry.climb(brief_form(policy.category_names), [_STEP])
+            session.climb(brief_form(policy.category_names), [_STEP])
         except VetlineError as error:
             log.warning("canary_failed", code=error.code, error=str(error))
             return f"{error.code}: {error}"

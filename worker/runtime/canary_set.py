@@ -7,17 +7,17 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from intake.formats import sniff
+from intake.picture import View
 from moderation.errors import BadSetting, Unavailable, VetlineError
 from moderation.policy import PolicyRevision, builtin_policies
 from moderation.verdict import Rating
-from worker.images.formats import sniff
-from worker.images.picture import View
 from worker.judges.protocol import Judge
 
 log = structlog.get_logger()
 
 
-class Known(BaseModel):
+class KnownImage(BaseModel):
     """A line of the file. image: a JPEG, PNG or WebP, from the file's own folder. policy: a built-in one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,7 +27,7 @@ class Known(BaseModel):
     policy: str = "llavaguard-default"
 
 
-def read(path: Path) -> tuple[Known, ...]:
+def read(path: Path) -> tuple[KnownImage, ...]:
     """Raises BadSetting, naming the line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -39,7 +39,7 @@ def read(path: Path) -> tuple[Known, ...]:
     return found
 
 
-def agreement(judge: Judge, known: tuple[Known, ...], *, timeout_s: float) -> float:
+def agreement(judge: Judge, known: tuple[KnownImage, ...], *, timeout_s: float) -> float:
     """The share that the judge rates as expected, 0 to 1; what cannot be judged counts as disagreement.
 
     Raises BadSetting for an image or policy that cannot be had; Unavailable as the judge does.
@@ -53,7 +53,7 @@ def agreement(judge: Judge, known: tuple[Known, ...], *, timeout_s: float) -> fl
     return agreed / len(known)
 
 
-def _rated(judge: Judge, item: Known, *, timeout_s: float) -> Rating | None:
+def _rated(judge: Judge, item: KnownImage, *, timeout_s: float) -> Rating | None:
     try:
         return judge.judge(_view(item), _policy(item.policy), timeout_s=timeout_s).rating
     except (Unavailable, BadSetting):
@@ -62,9 +62,9 @@ def _rated(judge: Judge, item: Known, *, timeout_s: float) -> Rating | None:
         return None
 
 
-def _line(text: str, path: Path, number: int) -> Known:
+def _line(text: str, path: Path, number: int) -> KnownImage:
     try:
-        known = Known.model_validate(json.loads(text))
+        known = KnownImage.model_validate(json.loads(text))
     except (ValidationError, ValueError) as error:
         raise BadSetting(
             f"VETLINE_RUNTIME_CANARY_SET: {path}:{number} is not an image and its rating"
@@ -73,7 +73,7 @@ def _line(text: str, path: Path, number: int) -> Known:
     return known.model_copy(update={"image": path.parent / known.image})
 
 
-def _view(item: Known) -> View:
+def _view(item: KnownImage) -> View:
     try:
         data = item.image.read_bytes()
     except OSError as error:

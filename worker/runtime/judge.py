@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from intake.picture import View
 from moderation.errors import (
     JudgeTimeout,
     Poison,
@@ -13,10 +14,9 @@ from moderation.errors import (
 )
 from moderation.policy import PolicyRevision
 from moderation.verdict import Basis, Judgement
-from worker.images.picture import View
+from worker.health.readiness import Readiness
 from worker.judges.protocol import Runtime
 from worker.judges.settings import SglangSettings
-from worker.readiness import Readiness
 from worker.runtime.settings import RuntimeSettings
 from worker.runtime.supervisor import Supervisor
 
@@ -36,12 +36,12 @@ class RuntimeJudge:
     def start(
         self,
         *,
-        board: Readiness,
+        conditions: Readiness,
         on_down: Callable[[RuntimeUnavailable], None],
         on_hopeless: Callable[[VetlineError], None],
     ) -> None:
         """See Supervisor.start."""
-        self._supervisor.start(board=board, on_down=on_down, on_hopeless=on_hopeless)
+        self._supervisor.start(conditions=conditions, on_down=on_down, on_hopeless=on_hopeless)
 
     def check(self) -> None:
         self._supervisor.serving()

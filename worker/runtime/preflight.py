@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from moderation.errors import BadSetting
-from worker.judges.shelf import keeps_runtime
+from worker.judges.factory import keeps_runtime
 from worker.runtime import canary_set, versions, weights
 from worker.runtime.settings import RuntimeSettings, runtime_settings
 from worker.settings import WorkerSettings

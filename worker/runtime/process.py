@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import structlog
 
-from moderation.services.child import Child
+from moderation.services.child import ChildProcess
 from worker.runtime.diagnosis import BROKEN_POOL
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class RuntimeProcess:
         self.last_line = ""
         self.alarms = 0  # lines so far that tell of a broken pool of image workers
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._child = Child(
+        self._child = ChildProcess(
             argv, stop_signal=signal.SIGKILL, env=environment, cwd=Path.cwd(), whole_group=True
         )
         self.pid = self._child.pid

@@ -3,10 +3,10 @@
 import threading
 import time
 
+from intake.picture import View
 from moderation.errors import JudgeTimeout, RuntimeCrashed, RuntimeFault, RuntimeUnavailable, VetlineError
 from moderation.policy import PolicyRevision
 from moderation.verdict import Judgement
-from worker.images.picture import View
 from worker.judges.sglang import SglangJudge
 from worker.runtime.canary import Canary
 from worker.runtime.process import RuntimeProcess

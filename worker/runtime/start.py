@@ -34,7 +34,7 @@ _DOWNLOAD = (
 )
 
 
-class Stopped(Exception):
+class StartCancelled(Exception):
     """The worker stops while a server starts."""
 
 
@@ -80,7 +80,7 @@ class Starter:
                 process.stop(within_s=self._settings.stop_s) if self._stopped.is_set() else process.kill()
                 client.close()
                 if self._stopped.is_set():
-                    raise Stopped from None
+                    raise StartCancelled from None
                 raise
         process.forget()
         elapsed_s = round(time.monotonic() - begun, 1)
@@ -132,7 +132,7 @@ class Starter:
                 told_at = now
                 self._tell(f"{what}, {now - begun:.0f} s so far; last said: {process.last_line or 'nothing'}")
             if self._stopped.wait(_LOOK_S):
-                raise Stopped
+                raise StartCancelled
 
     def _wait_until_healthy(self, process: RuntimeProcess, client: SglangClient, begun: float) -> None:
         def healthy() -> bool:

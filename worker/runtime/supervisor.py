@@ -10,14 +10,14 @@ import structlog
 
 from moderation import metrics
 from moderation.errors import Misuse, RuntimeUnavailable, VetlineError
+from worker.health.readiness import Readiness
 from worker.judges.protocol import Runtime
 from worker.judges.settings import SglangSettings
-from worker.readiness import Readiness
 from worker.runtime.admission import Admission
 from worker.runtime.serving import Serving
 from worker.runtime.settings import RuntimeSettings
-from worker.runtime.start import Starter, Stopped
-from worker.runtime.watch import Watch
+from worker.runtime.start import StartCancelled, Starter
+from worker.runtime.watch import ServerWatch
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Supervisor:
         self._failed_starts = 0  # in a row; a server that became ready ends it
         self._last_failure = ""
         self._waiting_for = "the runtime has not been started"
-        self._board = Readiness()  # whoever starts us has one
+        self._conditions = Readiness()  # whoever starts us has one
         self._on_down: Callable[[RuntimeUnavailable], None] = lambda _: None
         self._on_hopeless: Callable[[VetlineError], None] = lambda _: None
         self._thread = threading.Thread(target=self._run, name="runtime", daemon=True)
@@ -50,12 +50,12 @@ class Supervisor:
     def start(
         self,
         *,
-        board: Readiness,
+        conditions: Readiness,
         on_down: Callable[[RuntimeUnavailable], None],
         on_hopeless: Callable[[VetlineError], None],
     ) -> None:
         """on_down: called when the server is lost or about to be stopped. on_hopeless: when none can be had."""
-        self._board, self._on_down, self._on_hopeless = board, on_down, on_hopeless
+        self._conditions, self._on_down, self._on_hopeless = conditions, on_down, on_hopeless
         self._tell("SGLang is about to start")
         self._thread.start()
 
@@ -91,7 +91,7 @@ class Supervisor:
         while not self._stopped.is_set():
             try:
                 self._one_life()
-            except Stopped:
+            except StartCancelled:
                 return
             except Misuse as error:
                 self._give_up(error)
@@ -109,9 +109,9 @@ class Supervisor:
         serving = self._starter.start()
         self._failed_starts = 0
         self._serving = serving
-        self._board.clear(_BOARD)
+        self._conditions.clear(_BOARD)
         self._is("ready")
-        watch = Watch(serving, self.settings)
+        watch = ServerWatch(serving, self.settings)
         try:
             reason = self._follow(serving, watch)
             self._recycle(serving, reason)
@@ -123,7 +123,7 @@ class Supervisor:
                 self._failures = 0
             self._serving = None
 
-    def _follow(self, serving: Serving, watch: Watch) -> str:
+    def _follow(self, serving: Serving, watch: ServerWatch) -> str:
         """Why it is to be stopped as planned. Raises RuntimeUnavailable when it has failed."""
         while not self._stopped.wait(_LOOK_S):
             if reason := watch.look():
@@ -179,10 +179,10 @@ class Supervisor:
         metrics.runtime_is(state, _STATES)
 
     def _tell(self, what: str) -> None:
-        """Say what is waited for, on the board and in the log; and why, where it is not the first start."""
+        """Say what is waited for, among the conditions and in the log; and why, where it is not the first start."""
         if self._failures and self._last_failure not in what:
             row = f"{self._failures} failures in a row, the last" if self._failures > 1 else "it failed"
             what = f"{what}; {row}: {self._last_failure}"
         self._waiting_for = what
-        self._board.wait_for(_BOARD, what)
+        self._conditions.wait_for(_BOARD, what)
         log.info("runtime_waiting", what=what)

@@ -15,7 +15,7 @@ from worker.runtime.start import ended_how
 log = structlog.get_logger()
 
 
-class Watch:
+class ServerWatch:
     """Looks when it is told to. One for each server, used by one thread."""
 
     def __init__(self, serving: Serving, settings: RuntimeSettings) -> None:

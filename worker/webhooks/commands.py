@@ -5,19 +5,21 @@ from uuid import UUID
 
 import typer
 
-from moderation.cli.following import Category, Name, Unsafe, place_named, shown_filter
+from moderation.cli.feed_options import Category, Name, Unsafe, shown_filter
 from moderation.cli.main import FAILED
-from moderation.cli.opening import opened_ledger
+from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_json, print_table, talk
-from moderation.cli.reading import Batch, Json, Policy
+from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.errors import InvalidWebhook
 from moderation.ledger import webhooks
 from moderation.ledger.feed import Filter
+from moderation.ledger.verification import ReaderKind
 from moderation.redaction import redact_uri
 from moderation.webhook import new_secret, probe_message
 
 commands = typer.Typer()
-_webhook = typer.Typer(help="Endpoints that verdicts are sent to, signed and in order.", no_args_is_help=True)
+_webhook = typer.Typer(help="Send verdicts to URLs, signed and in order.", no_args_is_help=True)
 commands.add_typer(_webhook, name="webhook")
 
 _OVERLAP_H = 24.0
@@ -44,7 +46,10 @@ def add(
     after: Annotated[str, typer.Option(help="Begin behind this cursor, at `start`, or `now`.")] = "now",
     as_json: Json = False,
 ) -> None:
-    """Send verdicts to a URL from now on. Prints the secret that its messages are signed with, this once."""
+    """Send verdicts to a URL from now on.
+
+    Prints, this once, the secret that its messages are signed with.
+    """
     from worker.webhooks.post import check_url
     from worker.webhooks.settings import WebhookSettings
 
@@ -61,7 +66,7 @@ def add(
 
 @_webhook.command("list")
 def list_(as_json: Json = False) -> None:
-    """Every endpoint: how it does, and what was set aside."""
+    """List endpoints: their state and what was set aside."""
     with opened_ledger() as engine:
         rows = [row | {"url": redact_uri(row["url"])} for row in webhooks.webhooks(engine)]
     if as_json:
@@ -76,7 +81,7 @@ def pause(
     reason: Annotated[str, typer.Option(help="Why; shown in the list.")] = "by hand",
     as_json: Json = False,
 ) -> None:
-    """Send nothing more for now. The place is kept."""
+    """Send nothing more for now, and keep the place."""
     with opened_ledger() as engine:
         webhooks.pause(engine, name, because=reason)
     _report("paused", name, as_json)
@@ -84,7 +89,7 @@ def pause(
 
 @_webhook.command()
 def resume(name: Name, as_json: Json = False) -> None:
-    """Go on where it was paused, or at once where it fails and waits."""
+    """Go on where it was paused, or where it fails and waits."""
     with opened_ledger() as engine:
         webhooks.resume(engine, name)
     _report("resumed", name, as_json)
@@ -92,7 +97,7 @@ def resume(name: Name, as_json: Json = False) -> None:
 
 @_webhook.command()
 def remove(name: Name, as_json: Json = False) -> None:
-    """Forget an endpoint, its secret, its place and what was set aside."""
+    """Forget an endpoint, its place and what was set aside."""
     with opened_ledger() as engine:
         webhooks.remove(engine, name)
     _report("removed", name, as_json)
@@ -106,7 +111,10 @@ def rotate(
     ] = _OVERLAP_H,
     as_json: Json = False,
 ) -> None:
-    """Sign with a new secret, and for a while with the old one as well. Prints the new one, this once."""
+    """Sign with a new secret, for a while beside the old one.
+
+    Prints the new secret, this once.
+    """
     secret = new_secret()
     with opened_ledger() as engine:
         webhooks.replace_secret(engine, name, secret, overlap_s=overlap_h * 3600)
@@ -115,7 +123,10 @@ def rotate(
 
 @_webhook.command("test")
 def probe(name: Name, as_json: Json = False) -> None:
-    """Send a message that says nothing, now and from here; exit 1 where it is not taken."""
+    """Send an empty message now, from this machine.
+
+    Exit code 1 where the endpoint does not take it.
+    """
     from worker.webhooks.post import Poster
     from worker.webhooks.settings import WebhookSettings
 
@@ -137,7 +148,10 @@ def probe(name: Name, as_json: Json = False) -> None:
 
 @_webhook.command()
 def failed(name: Name, limit: int = 100, as_json: Json = False) -> None:
-    """Verdicts that were set aside, as the endpoint did not take them for a day. Oldest first."""
+    """List verdicts that were set aside, oldest first.
+
+    The endpoint did not take them for a day.
+    """
     with opened_ledger() as engine:
         rows = webhooks.set_aside(engine, name, limit=limit)
     if as_json:
@@ -146,15 +160,25 @@ def failed(name: Name, limit: int = 100, as_json: Json = False) -> None:
         talk("nothing was set aside")
 
 
+@_webhook.command("verify")
+def verify_(name: AnyName = None, repair: Repair = True, after: BackTo = None, as_json: Json = False) -> None:
+    """Compare what was given out with what exists.
+
+    Given out: delivered or set aside, since the place was last found whole.
+
+    Where it is fewer, the place is set back, and all since then is sent again,
+    under the same ids; exit 1. Stop workers of release 0.1.0 first.
+    """
+    verify(ReaderKind.WEBHOOK, name, after, repair=repair, as_json=as_json)
+
+
 @_webhook.command()
 def retry(
     name: Name,
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Only these assessments.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Only these assessments.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Send what was set aside once more, out of order."""
+    """Send again what was set aside, out of order."""
     try:
         wanted = [UUID(id_) for id_ in ids] if ids else None
     except ValueError:

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 import httpcore
 
+from intake.addresses import AddressRules
+from intake.budget import Budget
+from intake.http import retry_after_s, trust
+from intake.pinned import CurrentFetch, PinnedBackend
+from intake.resolver import Resolver
+from intake.web_uri import WebUri, host_header, parse_web_uri
 from moderation.errors import InvalidWebhook, VetlineError
-from moderation.webhook import Message
-from worker.images.addresses import AddressRules
-from worker.images.budget import Budget
-from worker.images.http import retry_after_s, trust
-from worker.images.pinned import CurrentFetch, PinnedBackend
-from worker.images.resolver import Resolver
-from worker.images.web_uri import WebUri, host_header, parse_web_uri
+from moderation.webhook import WebhookMessage
 from worker.webhooks.settings import WebhookSettings
 
 _GONE = 410
@@ -23,7 +23,7 @@ _BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolEr
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DeliveryOutcome:
     """What came of a delivery. error: None where the endpoint took it. gone: it wants nothing more, ever."""
 
     error: str | None = None
@@ -47,14 +47,14 @@ class Poster:
             network_backend=PinnedBackend(network, rules, self._resolver.resolve, self._current),
         )
 
-    def post(self, url: str, message: Message, keys: Sequence[str]) -> Outcome:
+    def post(self, url: str, message: WebhookMessage, keys: Sequence[str]) -> DeliveryOutcome:
         """Send once. It counts as taken by a 2xx status in a whole answer; never raises for what an endpoint does."""
         try:
             endpoint = check_url(url, self._settings)
             self._current.budget = Budget(self._settings.total_timeout_s)
             return self._send(endpoint, message, keys)
         except VetlineError as error:
-            return Outcome(str(error))
+            return DeliveryOutcome(str(error))
         finally:
             self._current.budget = None
 
@@ -62,7 +62,7 @@ class Poster:
         self._pool.close()
         self._resolver.close()
 
-    def _send(self, endpoint: WebUri, message: Message, keys: Sequence[str]) -> Outcome:
+    def _send(self, endpoint: WebUri, message: WebhookMessage, keys: Sequence[str]) -> DeliveryOutcome:
         try:
             response = self._ask(self._request(endpoint, message, keys))
             try:
@@ -74,7 +74,7 @@ class Poster:
                 with suppress(*_BROKEN):
                     response.close()
         except _BROKEN:
-            return Outcome(f"the connection to {endpoint.host} broke off")
+            return DeliveryOutcome(f"the connection to {endpoint.host} broke off")
 
     def _ask(self, request: httpcore.Request) -> httpcore.Response:
         """A kept connection may have been closed by its host at this very moment: then once more."""
@@ -86,7 +86,7 @@ class Poster:
                 raise
         return self._pool.handle_request(request)
 
-    def _request(self, endpoint: WebUri, message: Message, keys: Sequence[str]) -> httpcore.Request:
+    def _request(self, endpoint: WebUri, message: WebhookMessage, keys: Sequence[str]) -> httpcore.Request:
         headers = message.headers(keys, datetime.now(UTC)) | {
             "Host": host_header(endpoint),
             "User-Agent": "Vetline-Webhook",
@@ -122,12 +122,12 @@ def check_url(url: str, settings: WebhookSettings) -> WebUri:
     return endpoint
 
 
-def _judge(response: httpcore.Response) -> Outcome:
+def _judge(response: httpcore.Response) -> DeliveryOutcome:
     if 200 <= response.status < 300:
-        return Outcome()
+        return DeliveryOutcome()
     headers = {name.lower(): value for name, value in response.headers}
     if 300 <= response.status < 400:
-        return Outcome(f"answered {response.status}, and redirects are not followed")
-    return Outcome(
+        return DeliveryOutcome(f"answered {response.status}, and redirects are not followed")
+    return DeliveryOutcome(
         f"answered {response.status}", retry_after_s=retry_after_s(headers), gone=response.status == _GONE
     )

@@ -1,4 +1,4 @@
-"""A turn at an endpoint: send what is next, in order, until nothing is left, it fails, or the turn is over."""
+"""Sends to an endpoint under a delivery lease, in order, until nothing is left, it fails, or the time is over."""
 
 import random
 import threading
@@ -10,17 +10,17 @@ from sqlalchemy import Engine
 
 from moderation.errors import LedgerUnavailable, VetlineError
 from moderation.ledger import deliveries
-from moderation.ledger.deliveries import Turn
+from moderation.ledger.deliveries import DeliveryLease
 from moderation.ledger.feed import Page, read, verdict_of
 from moderation.ledger.webhooks import secrets_of
-from moderation.published import Published
+from moderation.published import PublishedVerdict
 from moderation.webhook import verdict_message
-from worker.webhooks.post import Outcome, Poster
+from worker.webhooks.post import DeliveryOutcome, Poster
 from worker.webhooks.settings import WebhookSettings
 
 log = structlog.get_logger()
 
-_PAGE = 50  # verdicts read at a time; a turn at a quick endpoint sends some hundreds
+_PAGE = 50  # verdicts read at a time; a round at a quick endpoint sends some hundreds
 
 
 class Sender:
@@ -34,75 +34,80 @@ class Sender:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End every turn behind the delivery that is under way."""
+        """End every round behind the delivery that is under way."""
         self._stopped.set()
 
     def deliver(self, id_: UUID) -> None:
-        """Take a turn at this endpoint, if one is to be had. Never raises: the sweep finds it again."""
+        """Take the lease on this endpoint, if one is to be had. Never raises: the sweep finds it again."""
         try:
-            turn = deliveries.take(self._engine, id_, holder=self._worker, lease_s=self._settings.lease_s)
-            if turn is not None:
-                _Round(self._engine, self._poster, self._settings, turn, self._stopped).go()
-        except LedgerUnavailable as exc:  # the lease ends by itself, and the turn goes on from its place
+            lease = deliveries.take(self._engine, id_, holder=self._worker, lease_s=self._settings.lease_s)
+            if lease is not None:
+                _DeliveryRound(self._engine, self._poster, self._settings, lease, self._stopped).go()
+        except LedgerUnavailable as exc:  # the lease ends by itself, and the round goes on from its place
             log.warning("delivery_without_ledger", webhook=str(id_), error=str(exc))
         except Exception:
             log.exception("delivery_failed", webhook=str(id_))
 
 
-class _Round:
-    """One turn. Each delivery is kept before the next is begun."""
+class _DeliveryRound:
+    """One round under a lease. Each delivery is kept before the next is begun."""
 
     def __init__(
-        self, engine: Engine, poster: Poster, settings: WebhookSettings, turn: Turn, stopped: threading.Event
+        self,
+        engine: Engine,
+        poster: Poster,
+        settings: WebhookSettings,
+        lease: DeliveryLease,
+        stopped: threading.Event,
     ) -> None:
         self._engine = engine
         self._poster = poster
         self._settings = settings
-        self._turn = turn
+        self._lease = lease
         self._stopped = stopped
-        self._failures = turn.failures
+        self._failures = lease.failures
         self._sent = 0
         self._ends = time.monotonic() + settings.turn_s
-        self._keys = secrets_of(engine, turn.id)
+        self._keys = secrets_of(engine, lease.id)
 
     def go(self) -> None:
         try:
             if self._send_again() and self._send_on():
-                deliveries.release(self._engine, self._turn)
+                deliveries.release(self._engine, self._lease)
         except VetlineError as error:
             if isinstance(error, LedgerUnavailable):
                 raise
-            self._fail(Outcome(str(error)), None)
-        log.debug("delivered", webhook=self._turn.name, count=self._sent)
+            self._fail(DeliveryOutcome(str(error)), None)
+        log.debug("delivered", webhook=self._lease.name, count=self._sent)
 
     def _over(self) -> bool:
         return self._stopped.is_set() or time.monotonic() > self._ends
 
     def _send_again(self) -> bool:
-        """What was set aside and asked for again. One that fails stays aside and holds up nothing. False: turn lost."""
-        for assessment in deliveries.asked_again(self._engine, self._turn):
+        """What was set aside and asked for again. One that fails stays aside and holds up nothing. False: lease lost."""
+        for assessment in deliveries.asked_again(self._engine, self._lease):
             verdict = verdict_of(self._engine, assessment)
             if self._over() or verdict is None:
                 break
             outcome = self._post(verdict)
             if outcome.error is not None:
-                deliveries.refused_again(self._engine, self._turn, assessment, outcome.error)
+                deliveries.refused_again(self._engine, self._lease, assessment, outcome.error)
                 break
-            if not deliveries.delivered_again(self._engine, self._turn, assessment):
+            if not deliveries.delivered_again(self._engine, self._lease, assessment):
                 return False
             self._sent += 1
         return True
 
     def _send_on(self) -> bool:
-        """The feed from the endpoint's place on. False where the turn ended otherwise than well."""
-        place = self._turn.place
+        """The feed from the endpoint's place on. False where the round ended otherwise than well."""
+        place = self._lease.place
         while not self._over():
-            page = read(self._engine, place, self._turn.wanted, limit=_PAGE)
+            page = read(self._engine, place, self._lease.wanted, limit=_PAGE)
             if not self._send_page(page):
                 return False
             if self._over():
                 break
-            if page.upto > place and not deliveries.passed_over(self._engine, self._turn, page.upto):
+            if page.upto > place and not deliveries.passed_over(self._engine, self._lease, page.upto):
                 return False
             place = page.upto
             if page.done:
@@ -117,31 +122,31 @@ class _Round:
             if outcome.error is not None:
                 self._fail(outcome, verdict)
                 return False
-            if not deliveries.delivered(self._engine, self._turn, verdict.cursor):
+            if not deliveries.delivered(self._engine, self._lease, verdict.cursor):
                 return False
             self._sent += 1
             self._failures = 0
         return True
 
-    def _post(self, verdict: Published) -> Outcome:
-        return self._poster.post(self._turn.url, verdict_message(self._turn.id, verdict), self._keys)
+    def _post(self, verdict: PublishedVerdict) -> DeliveryOutcome:
+        return self._poster.post(self._lease.url, verdict_message(self._lease.id, verdict), self._keys)
 
-    def _fail(self, outcome: Outcome, verdict: Published | None) -> None:
+    def _fail(self, outcome: DeliveryOutcome, verdict: PublishedVerdict | None) -> None:
         error = outcome.error or "failed"
         delay_s = self._delay_s(outcome)
         aside = deliveries.failed(
             self._engine,
-            self._turn,
+            self._lease,
             error,
             delay_s=delay_s,
             give_up_s=self._settings.give_up_s,
             gone=outcome.gone,
             at=None if verdict is None else (verdict.cursor, verdict.assessment_id),
         )
-        told = log.bind(webhook=self._turn.name, error=error, failures=self._failures + 1)
+        told = log.bind(webhook=self._lease.name, error=error, failures=self._failures + 1)
         told.warning("webhook_set_aside" if aside else "webhook_failed", retry_in_s=round(delay_s, 1))
 
-    def _delay_s(self, outcome: Outcome) -> float:
+    def _delay_s(self, outcome: DeliveryOutcome) -> float:
         """The upper half of a doubling bound, and never sooner than the endpoint asked for."""
         doubled = self._settings.retry_base_s * 2.0 ** min(self._failures, 30)
         bound_s = min(self._settings.retry_cap_s, doubled)

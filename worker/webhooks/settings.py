@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.images.settings import FetchSettings, Names
+from intake.settings import FetchSettings, Names
 
 
 class WebhookSettings(BaseSettings):

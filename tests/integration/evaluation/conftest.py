@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from consumer.cli import evaluate, evaluations
-from moderation.cli import policies
+from moderation.cli import policy as policies
 from moderation.errors import VetlineError
 
 Vetline = Callable[..., str]

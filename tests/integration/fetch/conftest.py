@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings
 from tests.support.fetching import LOOPBACK, QUICK
 from tests.support.image_host import ImageHost
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings
 
 
 @pytest.fixture

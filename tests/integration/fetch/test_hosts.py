@@ -8,6 +8,9 @@ from email.utils import format_datetime
 
 import pytest
 
+from intake.fetch import Fetcher
+from intake.resolver import Resolver
+from intake.settings import FetchSettings
 from moderation.errors import (
     BlockedAddress,
     Forbidden,
@@ -25,9 +28,6 @@ from moderation.errors import (
 from tests.support.fetching import LIMIT_BYTES, LOOPBACK, failing, resolving
 from tests.support.image_host import ImageHost
 from tests.support.waiting import wait_for
-from worker.images.fetch import Fetcher
-from worker.images.resolver import Resolver
-from worker.images.settings import FetchSettings
 
 
 def test_an_image_comes_with_what_its_host_said_of_it(host: ImageHost, fetcher: Fetcher) -> None:

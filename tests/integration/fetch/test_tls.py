@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from intake.fetch import Fetcher
+from intake.settings import FetchSettings
 from moderation.errors import (
     BlockedAddress,
     HostUnavailable,
@@ -14,8 +16,6 @@ from moderation.errors import (
 )
 from tests.support.fetching import LOOPBACK, QUICK, failing, resolving
 from tests.support.image_host import ImageHost
-from worker.images.fetch import Fetcher
-from worker.images.settings import FetchSettings
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from intake.picture import View
 from moderation.errors import RuntimeUnavailable
 from moderation.policy import builtin_policies
 from moderation.verdict import Judgement, Rating
 from tests.support.judging import MakeJudge
 from tests.support.sglang_answers import tokenise
 from tests.support.sglang_server import ScriptedServer
-from worker.images.picture import View
 from worker.judges import prompt_tokens
 from worker.judges.prompts import Mode, digest, render
 from worker.judges.sglang import SglangJudge

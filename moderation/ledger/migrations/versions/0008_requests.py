@@ -1,4 +1,4 @@
-"""Requests through the HTTP door that came with an Idempotency-Key, and their answers.
+"""Requests through the HTTP API that came with an Idempotency-Key, and their answers.
 
 Works while the previous release runs: it does not know the table.
 """

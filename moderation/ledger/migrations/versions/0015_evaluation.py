@@ -8,7 +8,7 @@ and the database refuses what it submits under one that is not live: upgrade all
 from alembic import op
 
 revision = "0015"
-down_revision = "0011"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

@@ -14,10 +14,10 @@ from sglang.srt.models import llava as stock
 
 from worker.runtime.plugin.encoder import Encoder
 from worker.runtime.plugin.feature_cache import FeatureCache
+from worker.runtime.plugin.image_rows import ImageRows, NotOurs, image_rows
 from worker.runtime.plugin.layout import Merge
 from worker.runtime.plugin.prefill_layers import PrefillLayers, last_tokens_only, replace
 from worker.runtime.plugin.settings import PluginSettings
-from worker.runtime.plugin.spans import NotOurs, Span, spans
 from worker.runtime.plugin.tower_choice import choose_encode
 from worker.runtime.plugin.transport import SharedTiles
 
@@ -62,7 +62,7 @@ class LlavaQwenForCausalLM(stock.LlavaQwenForCausalLM):  # type: ignore[misc]  #
         if self._encoder is None or not forward_batch.forward_mode.is_extend():
             return super().forward(input_ids, positions, forward_batch)
         try:
-            covered = spans(forward_batch)
+            covered = image_rows(forward_batch)
         except NotOurs:
             _give_arrays(forward_batch)
             return super().forward(input_ids, positions, forward_batch)
@@ -72,7 +72,7 @@ class LlavaQwenForCausalLM(stock.LlavaQwenForCausalLM):  # type: ignore[misc]  #
         with last_tokens_only(self._layers, forward_batch, embeds.device):
             return self.language_model(input_ids, positions, forward_batch, input_embeds=embeds)
 
-    def _place(self, embeds: torch.Tensor, covered: list[Span], encoder: Encoder) -> None:
+    def _place(self, embeds: torch.Tensor, covered: list[ImageRows], encoder: Encoder) -> None:
         features = encoder.features([(span.tiles, span.size) for span in covered])
         for span in covered:
             rows = features[span.tiles.digest]

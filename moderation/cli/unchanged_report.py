@@ -1,0 +1,67 @@
+"""What retry and cancel were asked to change by id and did not, and why."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from uuid import UUID
+
+import typer
+from sqlalchemy import Engine
+
+from moderation.assessment import State
+from moderation.cli.main import SOME_FAILED
+from moderation.cli.output import print_json, talk
+from moderation.ledger.selection import Selection
+from moderation.ledger.status import AssessmentStatus, states
+
+RETRY: Mapping[State, str] = {
+    State.QUEUED: "is queued already",
+    State.RUNNING: "is running",
+    State.DONE: "is done: reassess, or enqueue --again, judges it again",
+    State.CANCELLED: "is cancelled: enqueue --again, or another key, judges it",
+}
+CANCEL: Mapping[State, str] = {
+    State.RUNNING: "is running: a worker has claimed it",
+    State.DONE: "is done",
+    State.FAILED: "has failed already",
+    State.CANCELLED: "is cancelled already",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """One that was named and left as it was."""
+
+    id: UUID
+    why: str
+
+
+def unchanged(
+    engine: Engine, selection: Selection, changed: Collection[UUID], reasons: Mapping[State, str]
+) -> list[Unchanged]:
+    """Those that the selection names by id and that are not among the changed. reasons: why, by their state."""
+    left = [id_ for id_ in selection.ids if id_ not in changed]
+    found = states(engine, left) if left else {}
+    return [Unchanged(id_, _why(found.get(id_), reasons)) for id_ in left]
+
+
+def report(what: str, count: int, left: list[Unchanged], *, named: bool, as_json: bool) -> None:
+    """What was done, and what was not. named: by ids, of which each is accounted for. Exits with 3 where some are left."""
+    if as_json:
+        told: dict[str, object] = {what.replace(" ", "_"): count}
+        print_json(told | {"unchanged": [asdict(one) for one in left]} if named else told)
+    else:
+        talk(f"{what}: {count}")
+        for one in left:
+            talk(f"{one.id} {one.why}")
+    if left:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _why(standing: AssessmentStatus | None, reasons: Mapping[State, str]) -> str:
+    if standing is None:
+        return "is not in this ledger"
+    if standing.state in reasons:
+        return reasons[standing.state]
+    if standing.cleared:
+        return "cannot be fetched any more: retention cleared its URI"
+    return "is not what the other filters mean"

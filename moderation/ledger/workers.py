@@ -1,0 +1,101 @@
+"""Registered workers: each worker process as it says it is, idle ones too, and whether it is still heard."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, text
+
+from moderation.ledger.engine import reaching_postgres
+
+# Names repeat where somebody gave two processes the same, or a new one took over: the last one that spoke counts.
+_SIGN_ON = text("""
+    INSERT INTO worker AS w (
+        name, host, pid, gpu, judge, version, runtime, runtime_version, runtime_state, model, ready, waits,
+        in_hand, in_hand_limit, in_flight, in_flight_limit, started_at, seen_at, heard_until
+    ) VALUES (
+        :name, :host, :pid, :gpu, :judge, :version, :runtime, :runtime_version, :runtime_state, :model, :ready,
+        CAST(:waits AS jsonb), :in_hand, :in_hand_limit, :in_flight, :in_flight_limit, :started_at, now(),
+        now() + make_interval(secs => :silent_after_s)
+    )
+    ON CONFLICT (name) DO UPDATE SET
+        host = excluded.host, pid = excluded.pid, gpu = excluded.gpu, judge = excluded.judge,
+        version = excluded.version, runtime = excluded.runtime, runtime_version = excluded.runtime_version,
+        runtime_state = excluded.runtime_state, model = excluded.model, ready = excluded.ready,
+        waits = excluded.waits, in_hand = excluded.in_hand, in_hand_limit = excluded.in_hand_limit,
+        in_flight = excluded.in_flight, in_flight_limit = excluded.in_flight_limit,
+        started_at = excluded.started_at, seen_at = excluded.seen_at, heard_until = excluded.heard_until
+""")
+
+# By its start as well: one that took over the name stays.
+_SIGN_OFF = text("DELETE FROM worker WHERE name = :name AND started_at = :started_at")
+
+# One expression for what is shown and what is counted. Reads the table as `w`.
+STATE = "CASE WHEN w.heard_until < now() THEN 'silent' WHEN w.ready THEN 'ready' ELSE 'waiting' END"
+STATES = ("ready", "waiting", "silent")
+
+# For the sweeper, in a statement that it makes anyhow: a few rows are read for it.
+FORGET = "DELETE FROM worker WHERE seen_at < now() - interval '1 day'"
+
+_COUNTS = text(f"SELECT {STATE} AS state, count(*) FROM worker w GROUP BY 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One thing that a worker waits for, in words; since: None where that is not known."""
+
+    name: str
+    reason: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """A worker process at this moment. started_at: with its name, what tells it from one that took the name over.
+
+    gpu: None without one. runtime and what follows: None while it is not known. waits: empty where it is ready.
+    in_hand counts messages, in_flight images that the judge is asked about.
+    """
+
+    name: str
+    host: str
+    pid: int
+    gpu: str | None
+    judge: str
+    version: str
+    runtime: str | None
+    runtime_version: str | None
+    runtime_state: str | None
+    model: str | None
+    ready: bool
+    waits: Sequence[Wait]
+    in_hand: int
+    in_hand_limit: int
+    in_flight: int
+    in_flight_limit: int
+    started_at: datetime
+
+
+def register_worker(engine: Engine, status: WorkerStatus, *, silent_after_s: float) -> None:
+    """Say that this worker is there, and how it is. silent_after_s: not heard for so long, it counts as silent."""
+    values = asdict(status) | {
+        "waits": json.dumps([asdict(wait) for wait in status.waits], default=datetime.isoformat),
+        "silent_after_s": silent_after_s,
+    }
+    with reaching_postgres(), engine.connect() as connection:
+        connection.execute(_SIGN_ON, values)
+
+
+def unregister_worker(engine: Engine, name: str, started_at: datetime) -> None:
+    """This worker has ended as it was told to; nothing where another has its name by now."""
+    with reaching_postgres(), engine.connect() as connection:
+        connection.execute(_SIGN_OFF, {"name": name, "started_at": started_at})
+
+
+def counts(engine: Engine) -> dict[str, Any]:
+    """How many workers are ready, waiting for something, or silent: not heard of in time, for up to a day."""
+    with reaching_postgres(), engine.connect() as connection:
+        found = {row.state: row.count for row in connection.execute(_COUNTS)}
+    return {state: found.get(state, 0) for state in STATES}

@@ -1,0 +1,1 @@
+"""Celery's side of a worker: the app, its tasks, and what keeps its connection to Redis working."""

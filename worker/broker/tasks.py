@@ -1,0 +1,73 @@
+"""The Celery tasks. Each decodes its message and hands it to the processor or to the webhook senders."""
+
+from uuid import UUID
+
+from celery import Celery, Task
+from celery.exceptions import Retry
+
+from moderation.doorbell import MORE, TASK
+from moderation.errors import InvalidSubmission
+from moderation.webhook import TASK as DELIVER
+from worker.broker.bootsteps import ServiceHolder
+from worker.events import task_progress
+from worker.processing.processor import Processor
+
+
+class NotJudged(Exception):
+    """Says to Celery, and so to Flower, that an item failed or waits. The ledger knows already."""
+
+
+def register(app: Celery, holder: ServiceHolder) -> None:
+    """Give the app its tasks, which work at the service of this process."""
+
+    # throws: no traceback in the log for what the ledger has as a named failure.
+    @app.task(name=TASK, bind=True, throws=(NotJudged,), Request="worker.broker.request:RedactedRequest")
+    def assess(
+        task: Task[..., dict[str, str]],
+        id: str | None = None,  # noqa: A002 - the message's own name for it
+        uri: str | None = None,
+        policy: str | None = None,
+    ) -> dict[str, str]:
+        """Assess the row of this id; without an id, submit the URI under the policy and assess that.
+
+        A header may name more rows, which came in one message with it.
+        Returns what Flower shows; raises NotJudged or Retry for what Flower shows as failed or waiting.
+        Raises Misuse for a message that names nothing that could be assessed.
+        """
+        assert holder.service is not None, "tasks run while the worker does"
+        service, task_id = holder.service, str(task.request.id)
+        row = _row(id) if id is not None else _admitted(service.processor, uri, policy, task_id)
+        more = [_row(other) for other in task.request.get(MORE) or ()]
+        with task_progress.task(task_id):
+            return _shown(row, service.work(row, *more))
+
+    @app.task(name=DELIVER)
+    def deliver(webhook: str) -> dict[str, str]:
+        """Take a turn at the endpoint of this id, in a thread of the senders."""
+        assert holder.service is not None, "tasks run while the worker does"
+        return {"webhook": webhook, "outcome": holder.service.webhook_dispatcher.accept(_row(webhook))}
+
+
+def _shown(row: UUID, outcomes: str) -> dict[str, str]:
+    """As a Celery task ends: siblings with one that failed have failed, though the others have their verdicts."""
+    told = f"{outcomes} ({row})"
+    ends = {word.partition(":")[0] for word in outcomes.split() if ":" in word}
+    if "failed" in ends:
+        raise NotJudged(told)
+    if ends:
+        raise Retry(outcomes, exc=NotJudged(told))
+    return {"assessment": str(row), "outcome": outcomes}
+
+
+def _row(id_: str) -> UUID:
+    try:
+        return UUID(id_)
+    except ValueError:
+        raise InvalidSubmission("the message's id is not a UUID") from None
+
+
+def _admitted(processor: Processor, uri: str | None, policy: str | None, task_id: str) -> UUID:
+    """A plain Celery client sent an image: its task id is the key, so a message that comes twice is one row."""
+    if not uri or not policy:
+        raise InvalidSubmission("a message without an id brings a uri and a policy")
+    return processor.admit(uri, policy, key=f"celery:{task_id}")

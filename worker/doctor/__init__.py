@@ -1,0 +1,1 @@
+"""`vetline doctor`: whether this machine and its settings are fit to judge images."""

@@ -1,0 +1,1 @@
+"""What Flower is told of tasks."""

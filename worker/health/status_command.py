@@ -1,0 +1,74 @@
+"""`vetline worker-status`: asks the workers of this host how they are, and says it in words."""
+
+import http.client
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+
+from moderation.cli.output import print_json
+from worker.health.status_report import LOOPBACK, ProbeAddress, ProbeSettings, StatusReport, probe_addresses
+
+_ANSWER_S = 3.0  # probes answer from memory
+_FAILED, _NOT_READY = 1, 75
+_EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - where one listens, not where one is asked
+
+
+def worker_status(*, port: int | None, live_only: bool, as_json: bool) -> int:
+    """Say how each worker is, on stdout. 0: all are ready (or live); 75: one waits for something; 1: one is not well.
+
+    port: ask the one that answers there; None asks those of this folder, else at VETLINE_PROBE_PORT.
+    """
+    asked = _to_ask(port)
+    reports = [(probe, _report(probe)) for probe in asked]
+    if as_json:
+        print_json([report or {"live": False, **probe.model_dump()} for probe, report in reports])
+    elif not reports:
+        typer.echo("no worker runs here")
+    else:
+        for probe, report in reports:
+            typer.echo("\n".join(_words(probe, report)))
+    return _code([report for _, report in reports], live_only=live_only)
+
+
+def _to_ask(port: int | None) -> Sequence[ProbeAddress]:
+    settings = ProbeSettings()
+    if port is None and (found := probe_addresses()):
+        return found
+    wanted = port or settings.port
+    return [ProbeAddress(pid=0, address=settings.address, port=wanted)] if wanted else []
+
+
+def _report(probe: ProbeAddress) -> StatusReport | None:
+    """None where nobody answers, or somebody else does."""
+    address = _EVERYWHERE.get(probe.address, probe.address)
+    connection = http.client.HTTPConnection(address, probe.port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", "/status")
+        report = StatusReport.model_validate_json(connection.getresponse().read(1_000_000))
+    except (OSError, http.client.HTTPException, ValidationError):
+        return None
+    finally:
+        connection.close()
+    return report if probe.pid in (0, report.pid) else None
+
+
+def _words(probe: ProbeAddress, report: StatusReport | None) -> list[str]:
+    if report is None:
+        who = f"the worker with process number {probe.pid}" if probe.pid else "no worker"
+        return [
+            f"{who} does not answer on port {probe.port}"
+            if probe.pid
+            else f"{who} answers on port {probe.port}"
+        ]
+    state = "ready" if report.ready else "not ready" if report.live else "hangs"
+    limit = f"{report.in_flight} of {report.in_flight_most} asked ({report.in_flight_phase})"
+    head = f"{report.name} (process {report.pid}): {state}; {report.in_hand} of {report.in_hand_most} in hand, {limit}"
+    waits = [f"  {wait.name}: {wait.reason} (since {wait.since:%H:%M:%S} UTC)" for wait in report.waiting]
+    return [head, *(f"  {line}" for line in report.hangs), *waits]
+
+
+def _code(reports: Sequence[StatusReport | None], *, live_only: bool) -> int:
+    if not reports or any(report is None or not report.live for report in reports):
+        return _FAILED
+    return 0 if live_only or all(report is not None and report.ready for report in reports) else _NOT_READY
