@@ -95,7 +95,7 @@ def evaluate(
     by: Annotated[str | None, typer.Option(help="Who measures; your login name if left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON on stdout.")] = False,
 ) -> None:
-    """Measure how right verdicts are, and how sure that is, against labelled rows.
+    """Measure verdicts against labels, with intervals.
 
     Rows are judged through the ordinary queue, at low priority, and no feed shows them.
 

@@ -12,7 +12,7 @@ from moderation.ledger.evaluation_runs import Run, find_run, items_of
 from moderation.ledger.evaluation_runs import runs as kept_runs
 
 commands = typer.Typer()
-_group = typer.Typer(help="Runs of `vetline evaluate`, as they were kept.", no_args_is_help=True)
+_group = typer.Typer(help="List, show and compare evaluation runs.", no_args_is_help=True)
 commands.add_typer(_group, name="evaluations")
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or how that begins.")]
@@ -35,7 +35,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="So many, the newest first.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """Runs, the newest first."""
+    """List runs, the newest first."""
     with opened_ledger() as engine:
         found = kept_runs(engine, policy=policy, limit=limit)
     if as_json:
@@ -52,7 +52,7 @@ def show(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """A run as it was measured: its warnings, its table, and what it rests on."""
+    """Show a run: its warnings, its table, what it rests on."""
     from consumer.evaluation.pages import table_rows
 
     with opened_ledger() as engine:
@@ -80,7 +80,7 @@ def compare(
     after: RunId,
     as_json: Json = False,
 ) -> None:
-    """What changed from one run to another, over the rows that both have scored."""
+    """Compare two runs over the rows that both have scored."""
     from consumer.evaluation.compare import compare as compared
     from consumer.evaluation.report import judged_of
 

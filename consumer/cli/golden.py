@@ -16,7 +16,7 @@ from moderation.ledger import registry
 from moderation.settings import ServiceSettings
 
 commands = typer.Typer()
-_group = typer.Typer(help="Known images, judged again among live ones.", no_args_is_help=True)
+_group = typer.Typer(help="Judge known images among live ones.", no_args_is_help=True)
 commands.add_typer(_group, name="golden")
 
 Policy = Annotated[str, typer.Option(metavar="ID", help="The policy that they are known under.")]
@@ -36,7 +36,10 @@ def add(
     ] = None,
     by: By = None,
 ) -> None:
-    """Add images whose rating is known. Their places must stay: each is fetched again and again."""
+    """Add images whose rating is known.
+
+    Their places must stay: each is fetched again and again.
+    """
     from consumer.evaluation.labels import LabelColumns
     from consumer.evaluation.sources import read_labelled
 
@@ -58,7 +61,7 @@ def rate(
     share: Annotated[float, typer.Argument(min=0, max=1, help="Of the policy's live items; 0 ends it.")],
     by: By = None,
 ) -> None:
-    """Judge one golden item beside this share of the policy's live items."""
+    """Set beside which share of live items one is judged."""
     with opened_ledger() as engine:
         ledger.set_rate(engine, policy, share, by=_who(by))
     talk(f"golden items of {policy} are judged beside {share:.2%} of its live items")
@@ -71,7 +74,7 @@ def remove(
     all_: Annotated[bool, typer.Option("--all", help="All of the policy's.")] = False,
     by: By = None,
 ) -> None:
-    """Judge golden items no more; what they said stays."""
+    """Remove golden items; what was judged stays."""
     if bool(ids) == all_:
         raise InvalidSubmission("name the items, or say --all")
     try:
@@ -84,7 +87,7 @@ def remove(
 
 @_group.command("list")
 def list_(as_json: Json = False) -> None:
-    """Each policy's set, its rate, and how the last of them were judged."""
+    """List each policy's set, and how the last were judged."""
     with opened_ledger() as engine:
         sets, last = ledger.golden_sets(engine), {row["policy"]: row for row in ledger.recent(engine)}
     rows = [

@@ -12,7 +12,7 @@ from moderation.ledger import shadow as ledger
 
 commands = typer.Typer()
 _group = typer.Typer(
-    help="Judge a share of live items under a candidate policy too, without effect.", no_args_is_help=True
+    help="Judge a share under a candidate too, without effect.", no_args_is_help=True
 )
 commands.add_typer(_group, name="shadow")
 
@@ -32,9 +32,9 @@ def start(
     ] = 0.05,
     by: By = None,
 ) -> None:
-    """Judge a share of what is submitted under the candidate as well, at low priority.
+    """Begin to judge a share of live items under the candidate.
 
-    Its verdicts are in no feed, webhook, export or draft. Each costs a fetch and an answer more.
+    They are judged at low priority. Their verdicts are in no feed, webhook, export or draft. Each costs a fetch and an answer more.
     """
     with opened_ledger() as engine:
         made = ledger.start_shadow(engine, ref, share, by=_who(by))
@@ -45,7 +45,7 @@ def start(
 
 @_group.command()
 def stop(ref: Ref, by: By = None) -> None:
-    """Draw no more items; what is queued is still judged."""
+    """Stop drawing items; what is queued is still judged."""
     with opened_ledger() as engine:
         stopped = ledger.stop_shadow(engine, ref, by=_who(by))
     talk(f"{ref} is in shadow no more" if stopped else f"{ref} was not in shadow")
@@ -53,7 +53,7 @@ def stop(ref: Ref, by: By = None) -> None:
 
 @_group.command("list")
 def list_(as_json: Json = False) -> None:
-    """Shadows, those that ended too."""
+    """List shadows, those that ended too."""
     with opened_ledger() as engine:
         found = ledger.shadows(engine)
     if as_json:
@@ -79,7 +79,7 @@ def report(
     limit: Annotated[int, typer.Option(min=0, help="List at most so many flipped items.")] = 50,
     as_json: Json = False,
 ) -> None:
-    """What would change: flips with intervals, which items, and what the shadow costs."""
+    """Show what would change, with intervals, and the cost."""
     from consumer.cli.evaluate import check_installed
 
     check_installed()

@@ -13,7 +13,7 @@ from consumer.evaluation.counts import Array
 from consumer.evaluation.intervals import Estimate, percentile
 
 DRAWS = 1_000
-_MOST_WORK = 50_000_000  # rows times draws: some ten seconds; fewer draws above it, never less than FEWEST
+_MOST_WORK = 20_000_000  # rows times draws: some five seconds; fewer draws above it, never less than FEWEST
 FEWEST = 200
 ECE_BINS = 15  # of equal mass
 FALSE_ALARMS = (0.01, 0.05)

@@ -42,7 +42,7 @@ def gate(
     reason: Annotated[str, typer.Option(help="Why; required where a gate stands already.")] = "",
     by: By = None,
 ) -> None:
-    """Set what a policy's revisions must pass before they go live.
+    """Set what revisions must pass before they go live.
 
     What is live stays so. From now on a revision that is added is a draft, until `vetline policy activate` lets it
     through. Who may replace a gate: a login in vetline_approver.
@@ -60,7 +60,10 @@ def gate(
 
 
 def check(ref: Ref, run: RunId = None, model: Model = False, as_json: Json = False) -> None:
-    """Whether a revision would pass its policy's gate, rule by rule; exit code 1 where it would not."""
+    """Check a revision against its gate, rule by rule.
+
+    Exit code 1 where it would not pass.
+    """
     with opened_ledger() as engine:
         entry, found = _meant(engine, ref, run)
         results = gates.check_gate(engine, entry, found.id if found else None, kind=_kind(model))
@@ -88,9 +91,9 @@ def activate(
     ] = None,
     by: By = None,
 ) -> None:
-    """Let a revision go live that passes its policy's gate: from now on the bare id means it.
+    """Let a revision go live that passes its gate.
 
-    Exit code 1 where the gate refuses.
+    From now on the policy's bare id means it. Exit code 1 where the gate refuses.
     """
     who = plain_words("--by", by if by is not None else login_name())
     why = plain_words("--override", override) if override is not None else None
@@ -104,7 +107,7 @@ def releases(
     policy: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this policy's.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What went live, when, by whom, on which run, or past the gate for which reason."""
+    """List what went live, by whom, and on which run."""
     with opened_ledger() as engine:
         found = gates.releases(engine, policy)
     if as_json:

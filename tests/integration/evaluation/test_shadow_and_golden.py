@@ -9,7 +9,7 @@ from consumer.evaluation.shadowed import summarise
 from moderation.cursor import START
 from moderation.errors import InvalidSubmission
 from moderation.ledger import golden, registry, shadow
-from moderation.ledger.export import Choice, snapshot, totals, verdict_pages
+from moderation.ledger.export import ExportFilter, snapshot, totals, verdict_pages
 from moderation.ledger.feed import read
 from moderation.ledger.submit import new_id
 from moderation.policy import PolicyRevision
@@ -76,8 +76,8 @@ def test_nothing_of_a_shadow_is_in_feed_views_exports_or_counts(ledger: Engine, 
             view
         )
     with snapshot(ledger) as connection:
-        assert [row[0] for page in verdict_pages(connection, Choice()) for row in page] == [str(id_)]
-        counted = totals(connection, Choice())
+        assert [row[0] for page in verdict_pages(connection, ExportFilter()) for row in page] == [str(id_)]
+        counted = totals(connection, ExportFilter())
     assert (counted["total"], counted["safe"], counted["unsafe"]) == (1, 1, 0)
 
 
