@@ -15,6 +15,8 @@ from pglast import ast as sql
 from sqlalchemy import TextClause, text
 from sqlalchemy.dialects import postgresql
 
+import consumer
+import intake
 import moderation
 import producer
 import worker
@@ -48,8 +50,9 @@ def migration_statements() -> Iterator[tuple[str, str]]:
     for path in sorted(_MIGRATIONS.glob("*.py")):
         for name, value in vars(_migration(path)).items():
             for number, whole in enumerate(value if isinstance(value, tuple | list) else (value,)):
-                if _is_statement(whole):
-                    filled = _FIELD.sub("id", whole)
+                words = str(whole) if isinstance(whole, TextClause) else whole
+                if _is_statement(words):
+                    filled = parsed(_FIELD.sub("id", words))
                     yield f"{path.stem}.{name}[{number}]", filled
                     yield from ((f"{path.stem}.{name}", body) for body in _bodies(filled))
         yield from ((path.stem, constant) for constant in _executed(path))
@@ -57,7 +60,7 @@ def migration_statements() -> Iterator[tuple[str, str]]:
 
 def statements_in_functions() -> Iterator[tuple[str, str | None]]:
     """Module and function of each call of `text` within a function, with its text, or None where it is put together."""
-    for package in (moderation, producer, worker):
+    for package in (moderation, producer, worker, consumer, intake):
         root = Path(package.__file__ or "").parent
         for path in sorted(root.rglob("*.py")):
             module = ".".join((package.__name__, *path.relative_to(root).with_suffix("").parts))

@@ -1,10 +1,20 @@
 """No statement orders, groups or compares by something else than it says; read with Postgres' own parser."""
 
 from collections.abc import Callable, Iterable
+from importlib import import_module
 
 import pytest
 
-from moderation.ledger import consumer_tables, export, failures, outcomes, retention, roles, tables
+from moderation.ledger import (
+    consumer_tables,
+    export,
+    failures,
+    outcomes,
+    retention,
+    roles,
+    tables,
+    verification,
+)
 from moderation.ledger.failures import FailureGroup
 from tests.support.sql_order import Columns, complaints
 from tests.support.sql_statements import (
@@ -42,7 +52,16 @@ _BUILT: dict[str, Callable[[], Iterable[str]]] = {
     "moderation.ledger.feed.adopt": lambda: ["ALTER TABLE verdict ALTER COLUMN epoch SET DEFAULT 2"],
     "moderation.ledger.retention._walk": lambda: [str(retention._CLEAR_RAW), str(retention._TELL_URIS)],
     "moderation.ledger.roles.grant": lambda: roles._statements(set(), "public"),
+    "moderation.ledger.verification._text": lambda: _of_places(),
+    "moderation.ledger.verification.count_passing": lambda: [
+        verification._COUNT.format(rows=rows) for rows in _ROWS
+    ],
+    "moderation.ledger.migrations.versions.0012_places_put_back.upgrade": lambda: [
+        statement.format(table="consumer") for statement in (_0012.PUT_BACK, _0012.VERIFIED)
+    ],
 }
+_ROWS = (verification._ROWS, verification._PASSING)
+_0012 = import_module("moderation.ledger.migrations.versions.0012_places_put_back")
 
 # As it stood when the feed skipped verdicts.
 _SKIPPED_VERDICTS = """
@@ -54,6 +73,13 @@ _SKIPPED_VERDICTS = """
            (SELECT xid::text FROM looked_at ORDER BY xid DESC LIMIT 1) AS last_xid,
            (SELECT seq FROM looked_at ORDER BY xid DESC, seq DESC LIMIT 1) AS last_seq
 """
+
+
+def _of_places() -> list[str]:
+    """What `verification` asks of consumers and webhooks."""
+    plain = ("_NAMES", "_FILTER", "_PLACE", "_CHECKPOINT", "_PUT_BACK", "_GO_BACK")
+    whole = [getattr(verification, name).format(kind="webhook") for name in plain]
+    return whole + [verification._EXAMINE.format(kind="consumer", rows=rows) for rows in _ROWS]
 
 
 def test_statements_of_the_ledger_order_by_what_they_say() -> None:
