@@ -49,6 +49,7 @@ class _LabelledLine(BaseModel):
 
 @commands.command()
 def calibrate(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file to write.")],
     labels: Annotated[
         Path | None,
         typer.Argument(
@@ -66,9 +67,6 @@ def calibrate(
     policy: Annotated[
         str | None, typer.Option(help="The policy revision, such as llavaguard-default@1; a run says.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration file to write.")] = Path(
-        "calibration.json"
-    ),
     mode: Annotated[
         str | None,
         typer.Option(help="The prompt mode: train, card or card-chatml; a run says.", show_default="train"),
