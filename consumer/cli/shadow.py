@@ -34,7 +34,9 @@ def start(
 ) -> None:
     """Begin to judge a share of live items under the candidate.
 
-    They are judged at low priority. Their verdicts are in no feed, webhook, export or draft. Each costs a fetch and an answer more.
+    They are judged at low priority; their verdicts are in no feed, webhook, export or draft.
+
+    Each costs a fetch and an answer more.
     """
     with opened_ledger() as engine:
         made = ledger.start_shadow(engine, ref, share, by=_who(by))
