@@ -11,9 +11,7 @@ from moderation.cli.signature import login_name, plain_words
 from moderation.ledger import shadow as ledger
 
 commands = typer.Typer()
-_group = typer.Typer(
-    help="Judge a share under a candidate too, without effect.", no_args_is_help=True
-)
+_group = typer.Typer(help="Judge a share under a candidate too, without effect.", no_args_is_help=True)
 commands.add_typer(_group, name="shadow")
 
 Ref = Annotated[str, typer.Argument(metavar="ID@REV", help="The candidate: a revision that is not live.")]
