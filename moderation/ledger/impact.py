@@ -13,7 +13,10 @@ from moderation.verdict import Rating
 
 Row = dict[str, Any]
 
-_VERDICTS = text("SELECT count(*) FROM verdict WHERE policy_revision_id = :before")
+_VERDICTS = text("""
+    SELECT count(*) FROM verdict v JOIN assessment a ON a.id = v.assessment_id
+    WHERE v.policy_revision_id = :before AND a.purpose IS NULL
+""")
 
 _PAIRS = """
     FROM verdict o

@@ -21,7 +21,7 @@ _VERDICTS = text("""
            v.width, v.height, v.timings_ms, v.attempt, v.recorded_at, v.views_differ, v.review_reasons
     FROM verdict v JOIN assessment a ON a.id = v.assessment_id
     JOIN policy_revision r ON r.id = v.policy_revision_id
-    WHERE (CAST(:batch AS text) IS NULL OR a.batch = :batch)
+    WHERE a.purpose IS NULL AND (CAST(:batch AS text) IS NULL OR a.batch = :batch)
         AND (CAST(:rating AS text) IS NULL OR v.rating = :rating)
         AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
     ORDER BY v.seq

@@ -20,6 +20,7 @@ _PAGE = 1000  # rows of one statement, as in submit
 
 _CHOSEN = """
     v.policy_revision_id = :before
+    AND NOT EXISTS (SELECT FROM assessment p WHERE p.id = v.assessment_id AND p.purpose IS NOT NULL)
     AND (CAST(:rating AS text) IS NULL OR v.rating = :rating)
     AND (CAST(:category AS text) IS NULL OR split_part(v.category, ':', 1) = :category)
 """

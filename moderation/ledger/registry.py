@@ -16,9 +16,9 @@ _LOCK_REGISTRY = text("SELECT pg_advisory_xact_lock(:lock)")
 
 _ENTRIES = text("""
     SELECT id, policy, revision, title, document, prompt_sha256, created_at, created_by, reason, retired_at,
-           retired_at IS NULL AND revision = max(revision) FILTER (WHERE retired_at IS NULL)
-               OVER (PARTITION BY policy) AS current
-    FROM policy_revision WHERE CAST(:policy AS text) IS NULL OR policy = :policy
+           s.current, s.gated, s.released, s.shadowed, s.evaluated
+    FROM policy_revision r JOIN policy_state s ON s.policy_revision_id = r.id
+    WHERE CAST(:policy AS text) IS NULL OR policy = :policy
     ORDER BY policy, revision
 """)
 
@@ -33,7 +33,8 @@ _RETIRE = text("""
 class RegistryEntry:
     """A revision as the registry holds it: who added it, when and why.
 
-    current: whether the policy's bare id means this revision.
+    current: whether the policy's bare id means this revision. gated: whether its policy has a gate; released: whether
+    it went live through it; shadowed, evaluated: whether it is judged in shadow, and has a run.
     """
 
     id: int
@@ -47,6 +48,26 @@ class RegistryEntry:
     reason: str
     retired_at: datetime | None
     current: bool
+    gated: bool
+    released: bool
+    shadowed: bool
+    evaluated: bool
+
+    @property
+    def state(self) -> str:
+        """live, shadow, evaluated or draft where the policy has a gate; current or older where it has none; or retired.
+
+        earlier: a revision behind a gate that was live before.
+        """
+        if self.retired_at is not None:
+            return "retired"
+        if self.current:
+            return "live" if self.gated else "current"
+        if self.shadowed:
+            return "shadow"
+        if not self.gated:
+            return "older"
+        return "earlier" if self.released else "evaluated" if self.evaluated else "draft"
 
     @property
     def ref(self) -> str:

@@ -105,7 +105,8 @@ _SPAN = """
         FROM place p JOIN feed_epoch e ON e.epoch BETWEEN p.low_epoch AND p.epoch
     )
 """
-_ROWS = f"span s JOIN verdict v ON {_BETWEEN.format(verdict='v')}"
+# By the view, as what is judged for an evaluation or in shadow is in no feed.
+_ROWS = f"span s JOIN feed f ON {_BETWEEN.format(verdict='f')}"
 _PASSING = f"span s JOIN feed f ON {_BETWEEN.format(verdict='f')} AND {PASSES}"
 
 _EXAMINE = f"""

@@ -28,7 +28,7 @@ _BY_KEY = text("""
            r.policy, r.revision, a.batch
     FROM verdict v LEFT JOIN assessment a ON a.id = v.assessment_id
     LEFT JOIN policy_revision r ON r.id = v.policy_revision_id
-    WHERE v.assessment_id > :after ORDER BY v.assessment_id LIMIT :rows
+    WHERE v.assessment_id > :after AND a.purpose IS NULL ORDER BY v.assessment_id LIMIT :rows
 """)
 
 _MISSED = "a verdict that the feed leaves out"

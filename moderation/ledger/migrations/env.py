@@ -2,7 +2,10 @@
 
 from alembic import context
 
-from moderation.ledger import consumer_tables  # with it come the tables that it refers to
+from moderation.ledger import (  # with them come the tables that they refer to
+    consumer_tables,
+    evaluation_tables,  # noqa: F401
+)
 
 context.configure(
     connection=context.config.attributes["connection"],
