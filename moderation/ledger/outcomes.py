@@ -14,7 +14,7 @@ from sqlalchemy import Engine, TextClause, text
 
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.verdict import Ask
 
 
@@ -124,7 +124,7 @@ def release_doubtful(engine: Engine, ids: Sequence[UUID], *, worker: str) -> lis
 
     ids: rows that this worker asked for, never got, and does not hold by a later claim.
     """
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return list(connection.execute(_RELEASE, {"ids": list(ids), "worker": worker}).scalars())
 
 
@@ -168,7 +168,7 @@ def as_json(value: Any) -> str:
 
 def _write(engine: Engine, statement: TextClause, values: dict[str, Any]) -> WriteResult:
     values = {name: storable(value) for name, value in values.items()}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if connection.execute(statement, values).scalar_one():
             return WriteResult.WRITTEN
         standing = connection.execute(_OWN, {k: values[k] for k in ("id", "attempt", "worker")}).scalar()
