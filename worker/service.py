@@ -13,6 +13,7 @@ import structlog
 from moderation import metrics, tracing
 from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import MISUSE, SERVICE_DOWN
 from moderation.ledger.engine import open_ledger, ping
 from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
@@ -41,7 +42,6 @@ from worker.webhooks.settings import WebhookSettings
 log = structlog.get_logger()
 
 DRAINING = "draining"  # a condition, until the end
-_MISUSE, _SERVICE_DOWN = 2, 75
 _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
 
 
@@ -227,7 +227,7 @@ class WorkerService:
 
 def _exit_code(error: VetlineError) -> int:
     """As vetline's commands exit: 2 where starting again would change nothing, 75 where a service is down."""
-    return _MISUSE if isinstance(error, Misuse) else _SERVICE_DOWN
+    return MISUSE if isinstance(error, Misuse) else SERVICE_DOWN
 
 
 def _later(seconds: float, act: Callable[[int], object], exit_code: int) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, TextClause, text
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
 from moderation.ledger.engine import autocommit
+from moderation.storable import storable
 from moderation.verdict import Ask
 
 
@@ -149,25 +150,24 @@ def _attempt(
     }
 
 
-def storable(value: Any) -> Any:
-    """As Postgres can hold it: a model may well emit NUL or half a surrogate pair."""
+def _storable(value: Any) -> Any:
+    """With every text in it as Postgres can hold it."""
     if isinstance(value, str):
-        whole = value if value.isascii() else value.encode("utf-8", "replace").decode()
-        return whole.replace("\0", "\ufffd")
+        return storable(value)
     if isinstance(value, Mapping):
-        return {key: storable(item) for key, item in value.items()}
+        return {key: _storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable(item) for item in value]
+        return [_storable(item) for item in value]
     return value
 
 
 def as_json(value: Any) -> str:
     """JSON that Postgres can hold."""
-    return to_json(storable(value)).decode()
+    return to_json(_storable(value)).decode()
 
 
 def _write(engine: Engine, statement: TextClause, values: dict[str, Any]) -> WriteResult:
-    values = {name: storable(value) for name, value in values.items()}
+    values = {name: _storable(value) for name, value in values.items()}
     with autocommit(engine) as connection:
         if connection.execute(statement, values).scalar_one():
             return WriteResult.WRITTEN
