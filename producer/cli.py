@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from moderation.assessment import Ticket
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import check_tables
 from moderation.cli.output import print_json, print_jsonl, progress_bar, talk
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger.engine import ledger_url, open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.status import is_there

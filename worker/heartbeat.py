@@ -10,6 +10,7 @@ from moderation import metrics
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.claim import beat
 from moderation.settings import LeaseSettings
+from worker.processing.claimer import Claimer
 from worker.processing.held_claims import HeldClaims
 
 log = structlog.get_logger()
@@ -20,7 +21,7 @@ _TRY_AGAIN_S = 1.0  # a beat that did not reach Postgres is tried again well bef
 class Heartbeat:
     """A thread that beats until it is stopped.
 
-    settle: what else is to be put right once Postgres answers; raises LedgerUnavailable.
+    claimer: what may run under our name without our knowing is given back once Postgres answers.
     tick: called at each turn of its loop.
     """
 
@@ -28,16 +29,16 @@ class Heartbeat:
         self,
         engine: Engine,
         held_claims: HeldClaims,
+        claimer: Claimer,
         settings: LeaseSettings,
         *,
-        settle: Callable[[], None] = lambda: None,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self._tick = tick
         self._engine = engine
         self._held_claims = held_claims
         self._settings = settings
-        self._settle = settle
+        self._claimer = claimer
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -58,7 +59,7 @@ class Heartbeat:
         held = self._held_claims.held()
         try:
             lost = beat(self._engine, held, lease_s=self._settings.lease_s)
-            self._settle()
+            self._claimer.settle_doubts()
         except LedgerUnavailable as exc:
             metrics.BEATS_MISSED.inc()
             log.warning("beat_missed", held=len(held), error=str(exc))

@@ -10,17 +10,14 @@ from uuid import UUID
 
 import structlog
 
-from intake.picture import View
 from moderation import metrics, tracing
-from moderation.assessment import Claim
 from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import MISUSE, SERVICE_DOWN
 from moderation.ledger.engine import open_ledger, ping
-from moderation.ledger.reuse import KnownVerdict, find_known
-from moderation.policy import PolicyRevision
 from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
-from moderation.verdict import Verdict
+from worker.events.outcome import Outcome
 from worker.gpu.name import gpu_name
 from worker.health.auditor import Auditor
 from worker.health.intake_gate import IntakeGate
@@ -29,12 +26,13 @@ from worker.health.probe_server import ProbeServer
 from worker.health.readiness import Readiness
 from worker.health.status_report import ProbeSettings, StatusReport, Wait
 from worker.heartbeat import Heartbeat
-from worker.processing.assess import LazyImage, assess
+from worker.processing.assembly import make_processor
+from worker.processing.assessor import Assessor
 from worker.processing.components import make_components
 from worker.processing.fan_out import FanOut
 from worker.processing.isolated_run import IsolatedRun
-from worker.processing.processor import Processor
-from worker.processing.step_timer import StepTimer
+from worker.processing.plain_submission import PlainSubmissions
+from worker.processing.prefetch import Prefetch
 from worker.registration import Registration
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
@@ -44,7 +42,6 @@ from worker.webhooks.settings import WebhookSettings
 log = structlog.get_logger()
 
 DRAINING = "draining"  # a condition, until the end
-_MISUSE, _SERVICE_DOWN = 2, 75
 _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
 
 
@@ -80,25 +77,28 @@ class WorkerService:
         )
         queue = QueueSettings()
         self._fan_out = FanOut(self.limiter, threads=settings.threads)
-        self.processor = Processor(
-            self._engine,
-            worker=settings.node,
-            lease=self._lease,
-            intake_gate=self.intake_gate,
-            assess=self._assess,
-            put_back=self._doorbell.put_back,
-            bundle=queue.bundle,
-            fan_out=self._fan_out,
-        )
+        self._prefetch = Prefetch()
         self.webhook_dispatcher = WebhookDispatcher(
             self._engine, ring_webhook, WebhookSettings(), worker=settings.node
         )
-        self.processor.on_recorded = self.webhook_dispatcher.recorded
+        self.plain_submissions = PlainSubmissions(self._engine, self.intake_gate)
+        self.processor = make_processor(
+            self._engine,
+            Assessor(self._engine, self._components, self._isolated_run, self._lease),
+            worker=settings.node,
+            lease=self._lease,
+            intake_gate=self.intake_gate,
+            doorbell=self._doorbell,
+            webhook_dispatcher=self.webhook_dispatcher,
+            prefetch=self._prefetch,
+            bundle=queue.bundle,
+            fan_out=self._fan_out,
+        )
         self._heartbeat = Heartbeat(
             self._engine,
             self.processor.held_claims,
+            self.processor.claimer,
             self._lease,
-            settle=self.processor.settle_doubts,
             tick=partial(self.liveness.beat, "heartbeat"),
         )
         self._sweeper = Sweeper(
@@ -148,7 +148,7 @@ class WorkerService:
         who = (self.settings.node, self.settings.judge, gpu_name() or "none", version("vetline"))
         metrics.WORKER_INFO.labels(*who).set(1)
 
-    def work(self, *ids: UUID) -> str:
+    def work(self, *ids: UUID) -> list[Outcome]:
         """See Processor.work."""
         with self.limiter.working():
             return self.processor.work(*ids)
@@ -160,6 +160,7 @@ class WorkerService:
         self._closing.set()
         self.conditions.wait_for(DRAINING, "told to stop: finishes what is in hand and takes nothing more")
         self.processor.close()
+        self.plain_submissions.close()
         self.webhook_dispatcher.close()
         self.intake_gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)
@@ -189,7 +190,7 @@ class WorkerService:
         """Have a channel count what is in hand here. There is another one after each reconnection."""
         qos.weigh = self.processor.threads_for
         qos.apart = lambda: self._fan_out.parts
-        self.processor.on_taken = lambda id_: qos.taken(str(id_))  # a message's tag is its first row's id
+        self._prefetch.follow(qos)
 
     def waiting(self) -> int:
         """Messages in the queue. Raises BrokerUnavailable."""
@@ -215,19 +216,6 @@ class WorkerService:
             in_flight_phase=self.limiter.phase,
         )
 
-    def _assess(self, claim: Claim, subject: LazyImage, policy: PolicyRevision, timer: StepTimer) -> Verdict:
-        """The path itself; a suspect of having killed workers walks it alone, under observation."""
-        if claim.crashes >= self._lease.suspect_crashes:
-            return self._isolated_run.assess(claim, policy, timer)
-        return assess(subject, policy, self._components, timer, recall=partial(self._recall, claim))
-
-    def _recall(self, claim: Claim, view: View) -> KnownVerdict | None:
-        """The verdict about the same pixels under the same policy revision and on the same basis, if it may serve."""
-        basis = self._components.judge.basis() if claim.reuse else None
-        if basis is None:
-            return None
-        return find_known(self._engine, view.pixels_sha256, claim.policy_revision_id, basis)
-
     def _leave(self, exit_code: int) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""
         _later(_GIVE_BACK_S, os._exit, exit_code)
@@ -239,7 +227,7 @@ class WorkerService:
 
 def _exit_code(error: VetlineError) -> int:
     """As vetline's commands exit: 2 where starting again would change nothing, 75 where a service is down."""
-    return _MISUSE if isinstance(error, Misuse) else _SERVICE_DOWN
+    return MISUSE if isinstance(error, Misuse) else SERVICE_DOWN
 
 
 def _later(seconds: float, act: Callable[[int], object], exit_code: int) -> None:

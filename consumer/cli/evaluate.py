@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from sqlalchemy import Engine
 
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.output import duration_text, print_table, progress_bar, talk
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSetting, InvalidSubmission, PolicyError
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import counters, registry
 from moderation.ledger.evaluation_runs import find_run, items_of, save_run, times_used
 from moderation.ledger.evaluations import cost_of

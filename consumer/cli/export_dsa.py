@@ -13,11 +13,11 @@ from consumer.cli.verdicts import Since, Until, export_filter
 from consumer.dsa.draft import NOTICE, Circumstances, DraftRefused, Mappings, draft
 from consumer.dsa.statement import Automated, Source
 from consumer.output_file import opened, written_aside
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_json, progress_counter, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import registry
 from moderation.ledger.export import COLUMNS, snapshot, verdict_pages
 from moderation.policy import PolicyRevision

@@ -7,11 +7,11 @@ import typer
 from pydantic_core import to_json
 
 from moderation.assessment import Priority
-from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import FAILED
 from moderation.ledger.explain import explanation
 from moderation.redaction import redact_uri
 from moderation.services.resolve import known_flower

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Engine
 
-from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cursor import NOW, START, Cursor
 from moderation.errors import BadSetting
+from moderation.exit_codes import FAILED
 from moderation.ledger.feed import check_place, end
 from moderation.ledger.migrate import PutBack
 from moderation.ledger.verification import (

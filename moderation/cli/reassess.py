@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, progress_bar, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import impact as ledger
 from moderation.ledger.impact import Impact
 from moderation.ledger.reassess import (

@@ -8,8 +8,8 @@ import typer
 from sqlalchemy import Engine
 
 from moderation.assessment import State
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.output import print_json, talk
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger.selection import Selection
 from moderation.ledger.status import AssessmentStatus, states
 

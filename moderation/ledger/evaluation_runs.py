@@ -10,7 +10,7 @@ from pydantic_core import to_json
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 _PATIENCE_S = 600.0
 _PAGE = 5000
@@ -117,7 +117,7 @@ def save_run(engine: Engine, head: Mapping[str, Any], items: Iterator[Item]) -> 
 
 def runs(engine: Engine, *, policy: str | None = None, limit: int = 50) -> list[Run]:
     """The newest first, of one policy (its id, or id@revision) or of all."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [Run(*row) for row in connection.execute(_RUNS, {"policy": policy, "limit": limit})]
 
 
@@ -125,7 +125,7 @@ def find_run(engine: Engine, start: str) -> Run:
     """The run whose id begins so. Raises InvalidSubmission where there is none, or more than one."""
     if len(start) < 6 or not all(c in "0123456789abcdef-" for c in start):
         raise InvalidSubmission(f"a run's id, or at least its first 6 digits; not {start!r}")
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         found = [Run(*row) for row in connection.execute(_FIND, {"start": start})]
     if len(found) != 1:
         raise InvalidSubmission(
@@ -143,7 +143,7 @@ def items_of(engine: Engine, run_id: UUID) -> Iterator[Item]:
 
 def times_used(engine: Engine, data_sha256: str, *, but: UUID) -> int:
     """How many other runs were on the same data."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return int(connection.execute(_USED, {"data_sha256": data_sha256, "id": but}).scalar_one())
 
 

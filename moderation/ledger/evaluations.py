@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from sqlalchemy import Engine, text
 
 from moderation.assessment import Priority
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 _PATIENCE_S = 600.0  # of one statement over a large batch
 _PAGE = 5000
@@ -121,7 +121,7 @@ def submit_rows(engine: Engine, rows: Sequence[ToJudge], *, batch: str, reuse: b
         ]
     ).decode()
     values = {"rows": written, "batch": batch, "priority": int(Priority.LOW), "reuse": reuse}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_SUBMIT, values).rowcount
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 Row = dict[str, Any]
 
@@ -46,5 +46,5 @@ def explanation(engine: Engine, id_: UUID) -> Row | None:
 
 
 def _all(engine: Engine, statement: Any, id_: UUID) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement, {"id": id_}).mappings()]

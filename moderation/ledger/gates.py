@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from moderation.errors import GateRefused
 from moderation.gate import Gate
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.registry import RegistryEntry
 
 _REFUSALS = (
@@ -101,7 +101,7 @@ class Release:
 
 def gate_of(engine: Engine, policy: str) -> StandingGate | None:
     """The gate that counts; None where the policy has none."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_LATEST, {"policy": policy}).one_or_none()
     return StandingGate(*row) if row else None
 
@@ -125,7 +125,7 @@ def set_gate(engine: Engine, gate: Gate, *, by: str, reason: str) -> None:
 
 def newest_run(engine: Engine, entry: RegistryEntry, gate: StandingGate) -> UUID | None:
     """The newest run of a revision, on the gate's data where there is one."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         found: UUID | None = connection.execute(
             _NEWEST_RUN, {"revision": entry.id, "data": gate.data_sha256}
         ).scalar()
@@ -136,7 +136,7 @@ def check_gate(
     engine: Engine, entry: RegistryEntry, run: UUID | None, *, kind: str = "policy"
 ) -> list[RuleResult]:
     """Each rule with its result. kind: policy, or model where weights go live under a revision that is."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = connection.execute(_CHECK, {"revision": entry.id, "run": run, "kind": kind})
         return [RuleResult(row.rule, bool(row.passed), row.says) for row in rows]
 
@@ -152,13 +152,13 @@ def release(
 ) -> None:
     """Let a revision go live, or a model under it. override: why past the gate. Raises GateRefused."""
     values = {"revision": entry.id, "kind": kind, "run": run, "override": override, "by": by}
-    with _refusals(), reaching_postgres(), engine.connect() as connection:
+    with _refusals(), autocommit(engine) as connection:
         connection.execute(_RELEASE, values)
 
 
 def releases(engine: Engine, policy: str | None = None) -> list[Release]:
     """What went live, the newest first."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [Release(*row) for row in connection.execute(_RELEASES, {"policy": policy})]
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from moderation.ledger import counters, golden, queries, workers
 from moderation.ledger.audit import turn
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 Row = dict[str, Any]
 
@@ -115,5 +115,5 @@ AUDIT = GaugeQuery("audit", audit, 60)
 
 
 def _all(engine: Engine, statement: Any) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement).mappings()]

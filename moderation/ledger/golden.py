@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 LAST = 200  # judgements of a policy's golden items that its recall and specificity are of
 
@@ -91,19 +91,19 @@ class NewItem:
 def add_golden(engine: Engine, policy: str, items: Sequence[NewItem], *, by: str) -> int:
     """How many are new: one place is one item of a policy."""
     rows = to_json([{"uri": i.uri, "unsafe": i.unsafe, "category": i.category} for i in items]).decode()
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_ADD, {"policy": policy, "rows": rows, "by": by}).rowcount
 
 
 def remove_golden(engine: Engine, policy: str, ids: Sequence[UUID] = (), *, by: str) -> int:
     """Judge these no more, or all of the policy's where none is named; how many that were."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_REMOVE, {"policy": policy, "ids": list(ids), "by": by}).rowcount
 
 
 def set_rate(engine: Engine, policy: str, share: float, *, by: str) -> None:
     """Judge one beside this share of the policy's live items; 0 ends it."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if share:
             connection.execute(_RATE, {"policy": policy, "share": share, "by": by})
         else:
@@ -111,13 +111,13 @@ def set_rate(engine: Engine, policy: str, share: float, *, by: str) -> None:
 
 
 def golden_sets(engine: Engine) -> list[GoldenSet]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [GoldenSet(*row) for row in connection.execute(_SETS)]
 
 
 def recent(engine: Engine) -> list[dict[str, Any]]:
     """Of each policy that has a rate, the last LAST judgements of golden items: tp, fn, fp, tn and failed."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(_RECENT, {"last": LAST}).mappings()]
 
 

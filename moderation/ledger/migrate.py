@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.ledger import roles
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit, reaching_postgres
 from moderation.ledger.feed import Filter
 from moderation.ledger.verification import ReaderKind
 
@@ -90,7 +90,7 @@ def head() -> str:
 
 def current(engine: Engine) -> str:
     """The database's revision; EMPTY where nothing was ever migrated."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if not connection.execute(_TABLE).scalar():
             return EMPTY
         return connection.execute(_VERSION).scalar() or EMPTY

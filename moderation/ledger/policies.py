@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import PolicyError, PolicyNotLive, UnknownPolicy
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.policy import PolicyRevision, builtin_policies, parse_ref
 
 
@@ -93,7 +93,7 @@ def pin(engine: Engine, refs: Iterable[str], *, unreleased: bool = False) -> dic
     current = [policy for policy, revision in wanted.values() if revision is None]
     exact = [(policy, revision) for policy, revision in wanted.values() if revision is not None]
     found: dict[tuple[str, int | None], PinnedPolicy] = {}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if current:
             for row in connection.execute(_CURRENT, {"policies": current}):
                 found[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
@@ -113,7 +113,7 @@ def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
 
     Raises PolicyError where this release would render it otherwise than when it was added.
     """
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_LOAD, {"id": revision_id}).one()
     return policy_of(row.document, row.prompt_sha256)
 

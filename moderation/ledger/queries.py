@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit, reaching_postgres
 
 Row = dict[str, Any]
 _PAGE = 1000  # rows fetched at a time: constant memory for any number of verdicts
@@ -48,5 +48,5 @@ def verdicts(
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement, values).mappings()]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from moderation.assessment import Priority
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.policies import pin
 from moderation.ledger.registry import find
 from moderation.ledger.submit import new_id
@@ -160,7 +160,7 @@ def _again(engine: Engine, change: RevisionChange, ids: Sequence[UUID], batch: s
         "priority": int(Priority.LOW),
         "mark": MARK,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_AGAIN, values).one()
     return Reassessed(row.queued, len(ids) - row.queued - row.gone, row.gone)
 

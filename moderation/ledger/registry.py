@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import PolicyError, UnknownPolicy
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.policies import add_revision, policy_of
 from moderation.policy import PolicyRevision, check_size, parse_ref
 
@@ -89,7 +89,7 @@ class AddResult:
 
 def entries(engine: Engine, policy: str | None = None) -> list[RegistryEntry]:
     """Every revision, of one policy or of all, by id and number."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return _entries(connection, policy)
 
 
@@ -133,7 +133,7 @@ def retire(engine: Engine, ref: str) -> list[str]:
     """
     find(engine, ref)
     policy, revision = parse_ref(ref)
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return sorted(connection.execute(_RETIRE, {"policy": policy, "revision": revision}).scalars())
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from moderation.assessment import Priority
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.sweep import take_the_sweep
 from moderation.ledger.tables import LANE
 
@@ -140,7 +140,7 @@ class _Lane:
 
 def count_pushed(engine: Engine) -> PushedCounts:
     """How many rows are rung and not claimed."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_RUNG).one()
         return PushedCounts(row.urgent, row.others)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 Grants = Mapping[str, str]
 
@@ -130,7 +130,7 @@ def grant(connection: Connection) -> bool:
 
 def roles_status(engine: Engine) -> RolesStatus:
     """Which roles are missing, and which were granted nothing."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         missing = connection.execute(_MISSING, {"names": list(ROLES)}).scalars()
         bare = connection.execute(_WITHOUT, {"names": list(ROLES)}).scalars()
         return RolesStatus(tuple(missing), tuple(bare))

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.registry import find
 
 _PATIENCE_S = 600.0
@@ -115,7 +115,7 @@ def start_shadow(engine: Engine, ref: str, share: float, *, by: str) -> Shadow:
     if entry.current:
         raise InvalidSubmission(f"{entry.ref} is live: a shadow is of another revision")
     values = {"revision": entry.id, "share": share, "by": by}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if connection.execute(_START, values).first() is None:
             raise InvalidSubmission(
                 f"{entry.ref} is in shadow already; `vetline shadow stop {entry.ref}` ends that"
@@ -125,13 +125,13 @@ def start_shadow(engine: Engine, ref: str, share: float, *, by: str) -> Shadow:
 
 def stop_shadow(engine: Engine, ref: str, *, by: str) -> bool:
     """Draw no more items; what is queued is still judged. False where it was not in shadow."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_STOP, {"revision": find(engine, ref).id, "by": by}).first() is not None
 
 
 def shadows(engine: Engine, revision: int | None = None) -> list[Shadow]:
     """The newest first. revision: only of this one, by its id in the ledger."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [Shadow(*row) for row in connection.execute(_SHADOWS, {"revision": revision})]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 # Names repeat where somebody gave two processes the same, or a new one took over: the last one that spoke counts.
 _SIGN_ON = text("""
@@ -84,18 +84,18 @@ def register_worker(engine: Engine, status: WorkerStatus, *, silent_after_s: flo
         "waits": json.dumps([asdict(wait) for wait in status.waits], default=datetime.isoformat),
         "silent_after_s": silent_after_s,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_SIGN_ON, values)
 
 
 def unregister_worker(engine: Engine, name: str, started_at: datetime) -> None:
     """This worker has ended as it was told to; nothing where another has its name by now."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_SIGN_OFF, {"name": name, "started_at": started_at})
 
 
 def counts(engine: Engine) -> dict[str, Any]:
     """How many workers are ready, waiting for something, or silent: not heard of in time, for up to a day."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         found = {row.state: row.count for row in connection.execute(_COUNTS)}
     return {state: found.get(state, 0) for state in STATES}

@@ -1,7 +1,7 @@
 """Several at a time: verdicts written in groups, rows rung by one message, claims whose reply was lost."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from uuid import UUID
@@ -16,17 +16,16 @@ from moderation.ledger.outcomes import WriteResult
 from moderation.ledger.record import Judged, record_all
 from moderation.ledger.relay import Due, ring_due
 from moderation.ledger.sweep import expire
-from moderation.settings import LeaseSettings
 from moderation.verdict import Rating
 from tests.support.conservation import violations
 from tests.support.ledger import attempts, claimed, row, submitted, verdict
+from tests.support.processing import HeldWriter, dispatcher, processor
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_for
-from worker.health.intake_gate import IntakeGate
-from worker.health.readiness import Readiness
+from worker.events.outcome import Outcome, OutcomeKind, in_words
 from worker.processing.batch_recorder import BatchRecorder
+from worker.processing.held_claims import HeldClaims
 from worker.processing.item_pace import ItemPace
-from worker.processing.processor import Assess, Processor
 
 
 def test_each_of_a_group_is_answered_by_itself(ledger: Engine) -> None:
@@ -78,59 +77,41 @@ def test_groups_that_hold_the_same_rows_in_other_orders_do_not_wait_for_each_oth
 
 
 def test_what_comes_while_a_group_is_written_is_the_next_group(ledger: Engine) -> None:
-    groups: list[int] = []
-    inside, leave = threading.Event(), threading.Event()
-
-    def write(group: Sequence[Judged]) -> list[WriteResult]:
-        groups.append(len(group))
-        inside.set()
-        assert leave.wait(10)
-        return record_all(ledger, group, worker="w1")
-
-    recorder = BatchRecorder(write, in_hand=lambda: 1)
-    first = recorder.put(claimed(ledger), verdict())
-    assert inside.wait(10)
-    others = [recorder.put(claimed(ledger), verdict()) for _ in range(9)]
-    leave.set()
-    assert {future.result(timeout=10) for future in (first, *others)} == {WriteResult.WRITTEN}
-    assert groups == [1, 9]
-    recorder.stop()
+    claims = [claimed(ledger) for _ in range(10)]
+    with dispatcher(ledger) as webhooks:
+        writer = HeldWriter(ledger, webhooks)
+        recorder = BatchRecorder(writer, HeldClaims(), ItemPace(16))
+        first = recorder.put(claims[0], verdict())
+        assert writer.inside.wait(10)
+        others = [recorder.put(claim, verdict()) for claim in claims[1:]]
+        writer.leave.set()
+        assert {future.result(timeout=10) for future in (first, *others)} == {WriteResult.WRITTEN}
+        assert writer.groups == [1, 9]
+        recorder.stop()
 
 
 def test_one_that_cannot_be_written_does_not_take_its_group_along(ledger: Engine) -> None:
     good, bad = claimed(ledger), claimed(ledger)
     broken = verdict()
     broken = broken.model_copy(update={"image": broken.image.model_copy(update={"width": 2**40})})
-    inside = threading.Event()
-
-    def write(group: Sequence[Judged]) -> list[WriteResult]:
-        inside.wait(10)
-        return record_all(ledger, group, worker="w1")
-
-    recorder = BatchRecorder(write, in_hand=lambda: 9)
-    futures = [recorder.put(good, verdict()), recorder.put(bad, broken)]
-    inside.set()
-    assert futures[0].result(timeout=10) is WriteResult.WRITTEN
-    assert futures[1].exception(timeout=10) is not None
+    held = HeldClaims()
+    held.take(
+        good, bad, *(claimed(ledger) for _ in range(7))
+    )  # a busy worker, whose verdicts wait for others
+    with dispatcher(ledger) as webhooks:
+        writer = HeldWriter(ledger, webhooks)
+        recorder = BatchRecorder(writer, held, ItemPace(16))
+        futures = [recorder.put(good, verdict()), recorder.put(bad, broken)]
+        writer.leave.set()
+        assert futures[0].result(timeout=10) is WriteResult.WRITTEN
+        assert futures[1].exception(timeout=10) is not None
+        recorder.stop()
     assert (row(ledger, good.id)["state"], row(ledger, bad.id)["state"]) == ("done", "running")
-    recorder.stop()
+    assert good not in held.held(), "its lease is renewed no more"
+    assert bad in held.held()
 
 
 # --- several rows, one message
-
-
-def processor(
-    engine: Engine, assess: Assess, put_back: Callable[[Sequence[UUID]], None] = lambda _: None
-) -> Processor:
-    return Processor(
-        engine,
-        worker="w1",
-        lease=LeaseSettings(),
-        intake_gate=IntakeGate(conditions=Readiness()),
-        assess=assess,
-        put_back=put_back,
-        bundle=16,
-    )
 
 
 def test_a_message_rings_several_rows_and_what_was_in_hand_at_a_death_by_itself(
@@ -159,19 +140,21 @@ def test_what_is_put_back_is_next_and_together(redis_url: str) -> None:
     doorbell.close()
 
 
-def test_a_thread_takes_on_what_it_works_off_in_a_moment_and_rings_the_rest(ledger: Engine) -> None:
-    back: list[UUID] = []
+def test_a_thread_takes_on_what_it_works_off_in_a_moment_and_rings_the_rest(
+    ledger: Engine, redis_url: str
+) -> None:
     ids = [submitted(ledger) for _ in range(16)]
-    at = processor(ledger, lambda *_: verdict(), back.extend)
-    assert at.work(*ids) == "safe", "slow until it was measured"
-    assert back == ids[1:]
-    for _ in range(200):
-        at.item_pace.note(0.001)
-    assert at.work(*ids[1:]) == " ".join(["safe"] * 15)
-    assert back == ids[1:]
-    assert violations(ledger) == []
-    assert len(at.held_claims) == 0
-    at.stop()
+    doorbell = Doorbell(redis_url)
+    with processor(ledger, redis_url, lambda *_: verdict()) as at:
+        assert in_words(at.work(*ids)) == "safe", "slow until it was measured"
+        assert sorted(doorbell.waiting()) == ids[1:]
+        for _ in range(200):
+            at.item_pace.note(0.001)
+        assert in_words(at.work(*ids[1:])) == " ".join(["safe"] * 15)
+        assert doorbell.depths() == (0, 1), "nothing more was put back"
+        assert violations(ledger) == []
+        assert len(at.held_claims) == 0
+    doorbell.close()
 
 
 def test_the_slower_the_items_the_fewer_a_thread_takes_on() -> None:
@@ -183,49 +166,48 @@ def test_the_slower_the_items_the_fewer_a_thread_takes_on() -> None:
         assert item_pace.rows() == pytest.approx(rows, abs=1)
 
 
-def test_a_verdict_that_the_ledger_cannot_take_is_a_failure_with_a_name(ledger: Engine) -> None:
+def test_a_verdict_that_the_ledger_cannot_take_is_a_failure_with_a_name(
+    ledger: Engine, redis_url: str
+) -> None:
     broken = verdict()
     broken = broken.model_copy(update={"image": broken.image.model_copy(update={"width": 2**40})})
     id_ = submitted(ledger)
-    at = processor(ledger, lambda *_: broken)
-    assert at.work(id_) == "later:internal_error"
+    with processor(ledger, redis_url, lambda *_: broken) as at:
+        assert at.work(id_) == [Outcome(OutcomeKind.LATER, "internal_error")]
     assert [a["outcome"] for a in attempts(ledger, id_)] == ["retried"]
-    at.stop()
 
 
 # --- claims whose reply was lost
 
 
 def test_a_claim_whose_reply_was_lost_is_given_back_by_the_next_beat_uncharged(
-    ledger: Engine,
-    far: Engine,
-    proxy: Proxy,
+    ledger: Engine, far: Engine, proxy: Proxy, redis_url: str
 ) -> None:
     ids = [submitted(ledger) for _ in range(3)]
-    at = processor(far, lambda *_: verdict())
-    for _ in range(200):
-        at.item_pace.note(0.001)
-    far.connect().close()  # a connection there is to cut
-    proxy.cut_after(down=0)
-    assert at.work(*ids) == "ledger_unavailable"
-    wait_for(lambda: row(ledger, ids[0])["state"] == "running", what="the claim's commit")
-    at.settle_doubts()
-    for id_ in ids:
-        standing = row(ledger, id_)
-        assert (standing["state"], standing["charged"], standing["crashes"]) == ("queued", 0, 0)
-        assert [a["outcome"] for a in attempts(ledger, id_)] == ["given_back"]
-    assert at.work(*ids) == "safe safe safe"
-    at.settle_doubts()
-    assert violations(ledger) == []
-    at.stop()
+    with processor(far, redis_url, lambda *_: verdict()) as at:
+        for _ in range(200):
+            at.item_pace.note(0.001)
+        far.connect().close()  # a connection there is to cut
+        proxy.cut_after(down=0)
+        assert at.work(*ids) == [Outcome(OutcomeKind.LEDGER_UNAVAILABLE)]
+        wait_for(lambda: row(ledger, ids[0])["state"] == "running", what="the claim's commit")
+        at.claimer.settle_doubts()
+        for id_ in ids:
+            freed = row(ledger, id_)
+            assert (freed["state"], freed["charged"], freed["crashes"]) == ("queued", 0, 0)
+            assert [a["outcome"] for a in attempts(ledger, id_)] == ["given_back"]
+        assert at.work(*ids) == [Outcome(OutcomeKind.SAFE)] * 3
+        at.claimer.settle_doubts()
+        assert violations(ledger) == []
 
 
-def test_no_doubt_takes_a_row_from_whoever_holds_it(ledger: Engine, far: Engine, proxy: Proxy) -> None:
+def test_no_doubt_takes_a_row_from_whoever_holds_it(
+    ledger: Engine, far: Engine, proxy: Proxy, redis_url: str
+) -> None:
     id_ = submitted(ledger)
-    at = processor(far, lambda *_: verdict())
-    proxy.cut_after(up=0)  # the claim never arrives
-    assert at.work(id_) == "ledger_unavailable"
-    claimed(ledger, id_, worker="w2")
-    at.settle_doubts()
-    assert (row(ledger, id_)["worker"], row(ledger, id_)["state"]) == ("w2", "running")
-    at.stop()
+    with processor(far, redis_url, lambda *_: verdict()) as at:
+        proxy.cut_after(up=0)  # the claim never arrives
+        assert at.work(id_) == [Outcome(OutcomeKind.LEDGER_UNAVAILABLE)]
+        claimed(ledger, id_, worker="w2")
+        at.claimer.settle_doubts()
+        assert (row(ledger, id_)["worker"], row(ledger, id_)["state"]) == ("w2", "running")

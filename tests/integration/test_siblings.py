@@ -29,6 +29,7 @@ from tests.support.ledger import POLICY, attempts, row, submitted
 from tests.support.sglang_runtime import Recorded
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
+from worker.events.outcome import in_words
 from worker.service import WorkerService
 from worker.settings import WorkerSettings
 
@@ -220,7 +221,7 @@ def test_one_that_cannot_be_judged_fails_alone(
         [{"when": {"text": prompt_of("newsroom")}, "do": {"kind": "text", "text": "I cannot say."}}]
     )
     tickets = together(ledger, client, picture)
-    assert service().work(tickets[0].id) == "safe failed:malformed_answer safe"
+    assert in_words(service().work(tickets[0].id)) == "safe failed:malformed_answer safe"
     assert states(ledger, tickets) == ["done", "failed", "done"]
     assert [len(attempts(ledger, ticket.id)) for ticket in tickets] == [1, 1, 1]
 
@@ -245,8 +246,8 @@ def test_what_cannot_be_fetched_ends_each(
     (tmp_path / "notes.png").write_text("no pixels")
     notes = together(ledger, client, (tmp_path / "notes.png").as_uri())
     worker = service()
-    assert worker.work(gone[0].id) == " ".join(["failed:not_found"] * 3)
-    assert worker.work(notes[0].id) == " ".join(["failed:unsupported_type"] * 3)
+    assert in_words(worker.work(gone[0].id)) == " ".join(["failed:not_found"] * 3)
+    assert in_words(worker.work(notes[0].id)) == " ".join(["failed:unsupported_type"] * 3)
     assert states(ledger, gone + notes) == ["failed"] * 6
     assert not judged(server)
 
@@ -256,7 +257,7 @@ def test_what_cannot_be_fetched_for_now_comes_back_together(
 ) -> None:
     monkeypatch.setenv("VETLINE_FETCH_ALLOW_HOSTS", "127.0.0.1")
     tickets = together(ledger, client, "http://127.0.0.1:9/a.jpg")
-    assert service().work(tickets[0].id) == " ".join(["later:host_unavailable"] * 3)
+    assert in_words(service().work(tickets[0].id)) == " ".join(["later:host_unavailable"] * 3)
     due = [row(ledger, ticket.id)["not_before"] for ticket in tickets]
     assert (max(due) - min(due)).total_seconds() < 0.2
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 1, 1]
@@ -268,7 +269,7 @@ def test_a_runtime_that_is_away_gives_each_back_uncharged(
     tickets = together(ledger, client, picture)
     worker = service()
     server.stop_listening()
-    assert worker.work(tickets[0].id) == " ".join(["back:runtime_unavailable"] * 3)
+    assert in_words(worker.work(tickets[0].id)) == " ".join(["back:runtime_unavailable"] * 3)
     assert [outcomes(ledger, ticket) for ticket in tickets] == [[("given_back", "runtime_unavailable")]] * 3
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [0, 0, 0]
     assert not worker.intake_gate.is_open
@@ -289,7 +290,7 @@ def test_all_are_in_hand_until_each_has_ended_and_a_drain_gives_back_the_rest(
         server.script()
         server.stop_listening()
         server.listen()
-        assert working.result(timeout=30) == "safe back:runtime_unavailable lease_lost"
+        assert in_words(working.result(timeout=30)) == "safe back:runtime_unavailable lease_lost"
     assert states(ledger, tickets) == ["done", "queued", "queued"]
     assert [row(ledger, ticket.id)["charged"] for ticket in tickets] == [1, 0, 0]
     assert len(worker.processor.held_claims) == 0
@@ -304,7 +305,7 @@ def test_suspects_among_siblings_come_last_and_are_tried_alone(
             if item.id != tickets[0].id:
                 give_back(ledger, item, worker="w0")
         assert expire(ledger, worker="sweeper", max_crashes=10) == [tickets[0].id]
-    assert service().work(tickets[0].id) == "safe safe safe"
+    assert in_words(service().work(tickets[0].id)) == "safe safe safe"
     asked = [next(p for p in THREE if prompt_of(p) in request.text) for request in judged(server)]
     assert asked == ["newsroom", "strict", "llavaguard-default"]
     timed = [set(attempts(ledger, ticket.id)[-1]["timings_ms"]) for ticket in tickets]
@@ -323,7 +324,7 @@ def test_submissions_that_say_they_belong_together_but_name_other_images_are_eac
     wrong = [Submission(**(made[n].model_dump() | {"uri": uris[n]})) for n in range(2)]
     seen: list[Ticket] = []
     client.submit_many(wrong, on_tickets=seen.extend)
-    assert service().work(seen[0].id) == "safe safe"
+    assert in_words(service().work(seen[0].id)) == "safe safe"
     assert [width(ledger, ticket) for ticket in seen] == [32, 33]
 
 

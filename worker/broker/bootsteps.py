@@ -10,6 +10,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
+from moderation.exit_codes import SERVICE_DOWN
 from worker.broker.patient_consumer import patient
 from worker.broker.stall_watchdog import StallWatchdog
 from worker.events import task_progress
@@ -18,7 +19,6 @@ from worker.service import WorkerService
 
 _LOOK_EVERY_S = 0.25
 _QUEUE = "queue"  # a condition
-_STALLED = 75  # EX_TEMPFAIL; 0 would tell a supervisor that all is done
 
 
 class ServiceHolder:
@@ -46,8 +46,8 @@ class ServiceHolder:
             self.progress.stop()
             self.service.close()
 
-    def leave(self, exit_code: int = _STALLED) -> None:
-        """End the worker as SIGTERM does, from any thread, but so that a supervisor knows what to do."""
+    def leave(self, exit_code: int = SERVICE_DOWN) -> None:
+        """End the worker as SIGTERM does, from any thread, but so that its supervisor starts it again."""
         if self.service is not None:
             self.service.close(exit_code=exit_code)
         self.closing()

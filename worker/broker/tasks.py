@@ -1,5 +1,6 @@
 """The Celery tasks. Each decodes its message and hands it to the processor or to the webhook senders."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from celery import Celery, Task
@@ -10,11 +11,8 @@ from moderation.errors import InvalidSubmission
 from moderation.webhook import TASK as DELIVER
 from worker.broker.bootsteps import ServiceHolder
 from worker.events import task_progress
-from worker.processing.processor import Processor
-
-
-class NotJudged(Exception):
-    """Says to Celery, and so to Flower, that an item failed or waits. The ledger knows already."""
+from worker.events.outcome import NotJudged, Outcome, in_words, judged, not_judged
+from worker.processing.plain_submission import PlainSubmissions
 
 
 def register(app: Celery, holder: ServiceHolder) -> None:
@@ -36,7 +34,7 @@ def register(app: Celery, holder: ServiceHolder) -> None:
         """
         assert holder.service is not None, "tasks run while the worker does"
         service, task_id = holder.service, str(task.request.id)
-        row = _row(id) if id is not None else _admitted(service.processor, uri, policy, task_id)
+        row = _row(id) if id is not None else _admitted(service.plain_submissions, uri, policy, task_id)
         more = [_row(other) for other in task.request.get(MORE) or ()]
         with task_progress.task(task_id):
             return _shown(row, service.work(row, *more))
@@ -48,15 +46,13 @@ def register(app: Celery, holder: ServiceHolder) -> None:
         return {"webhook": webhook, "outcome": holder.service.webhook_dispatcher.accept(_row(webhook))}
 
 
-def _shown(row: UUID, outcomes: str) -> dict[str, str]:
+def _shown(row: UUID, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """As a Celery task ends: siblings with one that failed have failed, though the others have their verdicts."""
-    told = f"{outcomes} ({row})"
-    ends = {word.partition(":")[0] for word in outcomes.split() if ":" in word}
-    if "failed" in ends:
-        raise NotJudged(told)
-    if ends:
-        raise Retry(outcomes, exc=NotJudged(told))
-    return {"assessment": str(row), "outcome": outcomes}
+    if any(outcome.is_failed for outcome in outcomes):
+        raise not_judged(row, outcomes)
+    if any(outcome.is_retried for outcome in outcomes):
+        raise Retry(in_words(outcomes), exc=not_judged(row, outcomes))
+    return judged(row, outcomes)
 
 
 def _row(id_: str) -> UUID:
@@ -66,8 +62,8 @@ def _row(id_: str) -> UUID:
         raise InvalidSubmission("the message's id is not a UUID") from None
 
 
-def _admitted(processor: Processor, uri: str | None, policy: str | None, task_id: str) -> UUID:
+def _admitted(submissions: PlainSubmissions, uri: str | None, policy: str | None, task_id: str) -> UUID:
     """A plain Celery client sent an image: its task id is the key, so a message that comes twice is one row."""
     if not uri or not policy:
         raise InvalidSubmission("a message without an id brings a uri and a policy")
-    return processor.admit(uri, policy, key=f"celery:{task_id}")
+    return submissions.admit(uri, policy, key=f"celery:{task_id}")

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from moderation.doorbell import TASK, shown_kwargs
 from worker.events.event_batching import wants_tasks
+from worker.events.outcome import Outcome, judged, not_judged
 
 EVERY_S = 1.0
 _MOST_UNTOLD = (
@@ -57,10 +58,9 @@ class TaskRow:
     policy: str
     begun_at: float = field(default_factory=time.time)
     ended_at: float = 0.0
-    outcome: str = ""
+    outcome: Outcome | None = None  # None until it ends
 
-    def end(self, outcome: str) -> None:
-        """outcome: a word, as the processor says it."""
+    def end(self, outcome: Outcome) -> None:
         self.outcome, self.ended_at = outcome, time.time()
         _ended.append(self)
         _begun.pop(self.id, None)
@@ -108,13 +108,13 @@ def _tell_begun(dispatcher: Any, row: TaskRow) -> None:
 
 def _tell_ended(dispatcher: Any, row: TaskRow) -> None:
     """As Celery tells of a task that ended so: see worker.broker.tasks."""
+    assert row.outcome is not None, "it has ended"
     about = {"uuid": row.id, "timestamp": row.ended_at}
-    told = f"NotJudged('{row.outcome} ({row.id})')"
-    kind = row.outcome.partition(":")[0]
-    if kind == "failed":
-        dispatcher.send("task-failed", exception=told, traceback="", **about)
-    elif kind in ("later", "back"):
-        dispatcher.send("task-retried", exception=told, traceback="", **about)
+    exception = repr(not_judged(row.id, [row.outcome]))
+    if row.outcome.is_failed:
+        dispatcher.send("task-failed", exception=exception, traceback="", **about)
+    elif row.outcome.is_retried:
+        dispatcher.send("task-retried", exception=exception, traceback="", **about)
     else:
-        result = repr({"assessment": row.id, "outcome": row.outcome})
+        result = repr(judged(row.id, [row.outcome]))
         dispatcher.send("task-succeeded", result=result, runtime=row.ended_at - row.begun_at, **about)

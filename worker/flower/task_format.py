@@ -1,14 +1,13 @@
 """What Flower's pages show of a task, by its own hook `format_task`."""
 
 import ast
-import re
 from typing import Any
 
 from moderation.redaction import redact_text
+from worker.events.outcome import read_not_judged
 
 # What came of it, the policy (args) and the image (kwargs), before anything else.
 COLUMNS = "uuid,state,args,kwargs,result,received,runtime,worker"
-_NOT_JUDGED = re.compile(r"NotJudged\('(.*) \(([0-9a-f-]{36})\)'\)")
 _LENGTH = 40  # characters of a URI; Flower's column has room for some 45
 _TEXTS = ("args", "kwargs", "result", "exception", "traceback")
 
@@ -29,8 +28,8 @@ def format_task(task: Any) -> Any:
     task.assessment = result.get("assessment", task.uuid)
     if "outcome" in result:
         task.result = result["outcome"]
-    elif found := _NOT_JUDGED.search(task.exception or ""):
-        task.result, task.assessment = found.groups()
+    elif not_judged := read_not_judged(task.exception or ""):
+        task.result, task.assessment = not_judged
     return task
 
 

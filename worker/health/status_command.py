@@ -7,10 +7,10 @@ import typer
 from pydantic import ValidationError
 
 from moderation.cli.output import print_json
+from moderation.exit_codes import FAILED, SERVICE_DOWN
 from worker.health.status_report import LOOPBACK, ProbeAddress, ProbeSettings, StatusReport, probe_addresses
 
 _ANSWER_S = 3.0  # probes answer from memory
-_FAILED, _NOT_READY = 1, 75
 _EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - where one listens, not where one is asked
 
 
@@ -70,5 +70,5 @@ def _words(probe: ProbeAddress, report: StatusReport | None) -> list[str]:
 
 def _code(reports: Sequence[StatusReport | None], *, live_only: bool) -> int:
     if not reports or any(report is None or not report.live for report in reports):
-        return _FAILED
-    return 0 if live_only or all(report is not None and report.ready for report in reports) else _NOT_READY
+        return FAILED
+    return 0 if live_only or all(report is not None and report.ready for report in reports) else SERVICE_DOWN

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from moderation.cli.output import talk
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import counters, failures, queries
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.selection import Selection
@@ -31,7 +32,6 @@ _POLICY = "llavaguard-default"
 _BATCH = "demo"
 _PATIENCE_S = 120.0  # without one image ending, when each takes a fraction of a second
 _LOOK_S = 0.1
-_SOME_FAILED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _judge(samples: Path, stopping: GracefulStop) -> int:
             with _worker(samples, services, stopping) as worker:
                 _wait(engine, worker, stopping)
         failures = _show(engine, enqueued, time.monotonic() - begun)
-    return _SOME_FAILED if failures else enqueued.code
+    return SOME_FAILED if failures else enqueued.code
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _enqueue(samples: Path, services: Services, stopping: GracefulStop) -> _Enqu
             ran.wait()
         said.seek(0)
         lines = said.readlines()
-    if ran.returncode not in (0, _SOME_FAILED):  # it has said why
+    if ran.returncode not in (0, SOME_FAILED):  # it has said why
         return _Enqueued(frozenset(), frozenset(), ran.returncode)
     tickets = [json.loads(line) for line in lines]
     known = frozenset(ticket["id"] for ticket in tickets if ticket["known"])

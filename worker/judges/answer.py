@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moderation.storable import storable
 from moderation.verdict import Rating
 
 MAX_CHARACTERS = 64 * 1024  # 500 tokens of white space are at most 64,000 characters in Qwen's vocabulary
@@ -48,7 +49,7 @@ def read(text: str, names: Collection[str]) -> ParsedAnswer:
     _check_category(answer.category, names)
     if not answer.rationale.strip():
         raise Malformed("empty_rationale")
-    return ParsedAnswer(Rating(answer.rating), answer.category, _storable(answer.rationale))
+    return ParsedAnswer(Rating(answer.rating), answer.category, _check_storable(answer.rationale))
 
 
 def _object(text: str) -> Any:
@@ -90,9 +91,9 @@ def _check_category(category: str, names: Collection[str]) -> None:
         raise Malformed(f"foreign_category: {category[:80]!r}")
 
 
-def _storable(text: str) -> str:
-    """A text that a database can keep. Raises Malformed for NUL and halves of surrogate pairs."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+def _check_storable(text: str) -> str:
+    """The text, where Postgres can hold it as it is. Raises Malformed for NUL and halves of surrogate pairs."""
+    if storable(text) != text:
         raise Malformed("unstorable_rationale")
     return text
 
@@ -148,7 +149,7 @@ def _cut_rationale(tail: str) -> str:
     rationale: str = json.loads(f'"{found["text"]}"')
     if rationale and "\ud800" <= rationale[-1] <= "\udbff":
         rationale = rationale[:-1]  # the other half of the pair was cut off
-    return _storable(rationale)
+    return _check_storable(rationale)
 
 
 _BRIEF = re.compile(

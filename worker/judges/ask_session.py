@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from moderation.errors import MalformedAnswer, RequestRefused, VetlineError
+from moderation.storable import storable
 from moderation.verdict import Ask, Rung
 from worker.judges import answer, grammar
 from worker.judges.answer import Malformed, ParsedAnswer
@@ -202,8 +203,3 @@ class AskSession:
         last = self.asks[-1]
         whole = storable(f"{last.problem}; {problem}" if last.problem else problem)
         self.asks[-1] = last.model_copy(update={"problem": whole})
-
-
-def storable(text: str) -> str:
-    """A text that a database can keep: NUL and halves of surrogate pairs are written out as escapes."""
-    return text.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()

@@ -6,16 +6,20 @@ for nobody. Each verdict keeps its own fence and its own answer.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
 import structlog
 
+from moderation import faults
 from moderation.assessment import Claim
 from moderation.ledger.outcomes import WriteResult
 from moderation.ledger.record import Judged
 from moderation.verdict import Verdict
+from worker.processing.held_claims import HeldClaims
+from worker.processing.item_pace import ItemPace
+from worker.processing.outcome_writer import OutcomeWriter
 
 log = structlog.get_logger()
 
@@ -27,29 +31,18 @@ _Waiting = tuple[Judged, Future[WriteResult]]
 
 
 class BatchRecorder:
-    """A thread that writes groups, started with the first verdict.
+    """A thread that hands groups to the outcome writer, started with the first verdict."""
 
-    write: writes a group and says for each, in order, what became of it; waits for Postgres by itself.
-    in_hand: how many items this worker has now.
-    linger_s: how long a busy worker's verdict may wait for more to join.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[Sequence[Judged]], list[WriteResult]],
-        *,
-        in_hand: Callable[[], int],
-        linger_s: Callable[[], float] = lambda: 0.05,
-    ) -> None:
-        self._write = write
-        self._in_hand = in_hand
-        self._linger_s = linger_s
+    def __init__(self, outcome_writer: OutcomeWriter, held_claims: HeldClaims, item_pace: ItemPace) -> None:
+        self._outcome_writer = outcome_writer
+        self._held_claims = held_claims
+        self._item_pace = item_pace
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def put(self, claim: Claim, verdict: Verdict) -> Future[WriteResult]:
-        """What becomes of it, once it is written; an exception of the statement, if it cannot be."""
+        """What became of the write, once it is over; an exception of the statement, if it cannot be written."""
         future: Future[WriteResult] = Future()
         with self._lock:
             if self._thread is None:
@@ -73,12 +66,14 @@ class BatchRecorder:
 
     def _gather(self) -> list[_Waiting]:
         """What else has come, or comes within moments; nothing more can, once all that is in hand is here."""
-        until = time.monotonic() + (self._linger_s() if self._in_hand() > _BUSY else 0.0)
+        in_hand = len(self._held_claims)
+        until = time.monotonic() + (self._item_pace.linger_s() if in_hand > _BUSY else 0.0)
         more: list[_Waiting] = []
         while len(more) < _MOST - 1:
-            left_s = until - time.monotonic() if len(more) + 1 < self._in_hand() else 0.0
+            all_here = len(more) + 1 >= len(self._held_claims)
+            wait_s = 0.0 if all_here else until - time.monotonic()
             try:
-                waiting = self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait()
+                waiting = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
             except Empty:
                 break
             if waiting is None:
@@ -89,13 +84,15 @@ class BatchRecorder:
 
     def _written(self, group: Sequence[_Waiting], *, last_try: bool = False) -> bool:
         try:
-            endings = self._write([judged for judged, _ in group])
-        except Exception as exc:  # the thread must live; who waits is told
+            results = self._outcome_writer.record([judged for judged, _ in group])
+        except Exception as exc:  # the thread must live; whoever waits gets the exception
             if last_try or len(group) == 1:
                 group[0][1].set_exception(exc)
                 return True
             log.exception("group_not_written", count=len(group))
             return False
-        for (_, future), ending in zip(group, endings, strict=True):
-            future.set_result(ending)
+        for ((claim, _), future), result in zip(group, results, strict=True):
+            self._held_claims.drop(claim)  # here, so that no beat misses it in the ledger
+            future.set_result(result)
+            faults.at("after_record", claim.uri)
         return True

@@ -23,7 +23,7 @@ _SUSPECT_WAIT_S = 3.0  # an isolated run takes a fraction of that once its proce
 class Claimer:
     """Claims rows, suspects where the suspect slot is free, and remembers claims that may stand though their reply was lost.
 
-    hand: what this worker knows that it holds.
+    held_claims: what this worker knows that it holds.
     """
 
     def __init__(

@@ -3,17 +3,24 @@
 from collections.abc import Iterable
 
 from moderation import metrics
-from moderation.errors import Unavailable, VetlineError
+from moderation.errors import VetlineError
 from moderation.ledger.outcomes import WriteResult
 from moderation.verdict import Ask, Verdict
+from worker.events.outcome import OutcomeKind
+
+_ATTEMPT_LABELS = {
+    OutcomeKind.FAILED: "failed",
+    OutcomeKind.LATER: "retried",
+    OutcomeKind.BACK: "given_back",
+}
 
 
-def count_verdict(policy: str, verdict: Verdict, ending: WriteResult) -> None:
+def count_verdict(policy: str, verdict: Verdict, result: WriteResult) -> None:
     """policy: its id, without the revision."""
     judgement = verdict.judgement
     if verdict.reused_from is None:
         _count_asks(judgement.asks)
-    if ending is WriteResult.LOST:
+    if result is WriteResult.LOST:
         return _count_attempt("lost", "none")
     _count_attempt("done", "none")
     reused = "yes" if verdict.reused_from else "no"
@@ -24,14 +31,12 @@ def count_verdict(policy: str, verdict: Verdict, ending: WriteResult) -> None:
     return None
 
 
-def count_failure(error: VetlineError, ending: WriteResult, *, is_final: bool) -> None:
-    """is_final: whether the item ends with it, rather than being tried again or given back."""
+def count_failure(error: VetlineError, result: WriteResult, kind: OutcomeKind) -> None:
+    """kind: FAILED, LATER or BACK."""
     _count_asks(error.asks)
-    if ending is WriteResult.LOST:
+    if result is WriteResult.LOST:
         return _count_attempt("lost", error.code)
-    if is_final:
-        return _count_attempt("failed", error.code)
-    return _count_attempt("given_back" if isinstance(error, Unavailable) else "retried", error.code)
+    return _count_attempt(_ATTEMPT_LABELS[kind], error.code)
 
 
 def _count_attempt(outcome: str, code: str) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, text
 
 from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Findings, OutOfTime, Slice
 from moderation.ledger.audit.run import PARTS
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.settings import AuditSettings
 
 # Whoever takes the places has them for a turn: a worker that died in it has moved none, and the next one repeats it.
@@ -85,7 +85,7 @@ def take_turn(engine: Engine, settings: AuditSettings) -> list[AuditFinding] | N
 
 def places(engine: Engine) -> list[dict[str, Any]]:
     """Each part: rows compared in this round, breaches by check in it and in the whole one before, and times (Unix)."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(_PLACES).mappings()]
 
 
@@ -101,7 +101,7 @@ def standing(rows: list[dict[str, Any]]) -> dict[str, int]:
 def _take(engine: Engine, settings: AuditSettings) -> list[_Part]:
     # A little less than the pause, so that the worker that took the last one comes in time for the next.
     values = {"parts": list(PARTS), "every_s": 0.9 * settings.every_s}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         parts = [_part(row) for row in connection.execute(_TAKE, values)]
     random.shuffle(parts)  # where a turn is over after one slice, each comes to its own
     return parts
@@ -125,7 +125,7 @@ def _look(engine: Engine, part: _Part, allowance: Allowance, findings: Findings)
         "ended": part.ended,
         "taken_at": part.taken_at,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_KEEP, values)
 
 
