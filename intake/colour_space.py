@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from math import exp
 
-from intake.icc import Matrix, Profile, ProfileError, write
+from intake.icc import IccProfile, Matrix, ProfileError, write
 
 Point = tuple[float, float]  # x and y of CIE 1931
 Curve = Callable[[float], float]  # a sample, 0 to 1, to linear light
@@ -47,7 +47,7 @@ def linear_to_srgb(level: float) -> float:
     return 12.92 * level if level <= 0.0031308 else 1.055 * level ** (1 / 2.4) - 0.055
 
 
-def of_code_points(primaries: int, transfer: int) -> Profile:
+def of_code_points(primaries: int, transfer: int) -> IccProfile:
     """The space of two numbers of H.273. Raises ProfileError for numbers that browsers do not know."""
     curve = _CURVES.get(transfer)
     if curve is None or primaries not in _PRIMARIES:
@@ -55,7 +55,7 @@ def of_code_points(primaries: int, transfer: int) -> Profile:
     return of_curve(_PRIMARIES[primaries], curve)
 
 
-def of_curve(primaries: tuple[Point, Point, Point, Point], curve: Curve) -> Profile:
+def of_curve(primaries: tuple[Point, Point, Point, Point], curve: Curve) -> IccProfile:
     """The space of primaries and one curve. Raises ProfileError where the primaries span no colours."""
     steps = [curve(step / (_STEPS - 1)) for step in range(_STEPS)]
     return write(_to_xyz(primaries), steps)

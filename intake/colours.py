@@ -34,7 +34,7 @@ Adjust = Callable[[Image.Image], Image.Image]  # RGB, L or CMYK to RGB of the sa
 class Colour:
     """What a file says of its colours. name: of the view that honours it. mark: why it cannot be honoured here."""
 
-    profile: icc.Profile | None = None
+    profile: icc.IccProfile | None = None
     name: str = "with profile"
     mark: str | None = None
 
@@ -109,7 +109,7 @@ def from_ink(image: Image.Image, colour: Colour) -> list[tuple[str, Image.Image]
     return [("", shown), ("without profile", subtracted)]
 
 
-def _is_usual(profile: icc.Profile) -> bool:
+def _is_usual(profile: icc.IccProfile) -> bool:
     """Whether curves and matrix change hardly anything: probed at every level, as a curve may jump at any."""
     mode = "L" if profile.space == "GRAY" else "RGB"
     apply = _transform(profile, mode, ImageCms.Flags.NOOPTIMIZE)
@@ -131,14 +131,14 @@ def _is_usual(profile: icc.Profile) -> bool:
     return mode == "L" or mean_difference(_CUBE, apply(_CUBE)) <= _USUAL_MEAN
 
 
-def _grey_levels(profile: icc.Profile) -> list[int]:
+def _grey_levels(profile: icc.IccProfile) -> list[int]:
     """What each of 256 levels becomes in R, G and B, one table after another."""
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
     bands = _transform(profile, "L", ImageCms.Flags.NOOPTIMIZE)(ramp).split()
     return [level for band in bands for level in band.tobytes()]
 
 
-def _through(image: Image.Image, profile: icc.Profile) -> Image.Image:
+def _through(image: Image.Image, profile: icc.IccProfile) -> Image.Image:
     """Through a profile. LittleCMS samples one at some points for speed, which may miss what it does.
 
     Where a look at the picture shows that, every pixel is looked up, of a smaller picture.
@@ -163,7 +163,7 @@ _CUBE = Image.frombytes(
 )
 
 
-def _opened(profile: icc.Profile) -> ImageCms.ImageCmsProfile:
+def _opened(profile: icc.IccProfile) -> ImageCms.ImageCmsProfile:
     try:
         return ImageCms.ImageCmsProfile(BytesIO(profile.data))
     except OSError as error:
@@ -174,7 +174,7 @@ def _screen() -> Any:
     return ImageCms.createProfile("sRGB")
 
 
-def _transform(profile: icc.Profile, mode: str, flags: ImageCms.Flags = ImageCms.Flags.NONE) -> Adjust:
+def _transform(profile: icc.IccProfile, mode: str, flags: ImageCms.Flags = ImageCms.Flags.NONE) -> Adjust:
     transform = ImageCms.buildTransform(_opened(profile), _screen(), mode, "RGB", flags=flags)
     return lambda image: _apply(transform, image)
 

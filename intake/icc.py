@@ -27,7 +27,7 @@ class ProfileError(ValueError):
 
 
 @dataclass(frozen=True)
-class Profile:
+class IccProfile:
     """data: a profile that LittleCMS opens. space: `RGB`, `GRAY` or `CMYK`. table: it is more than curves and a matrix."""
 
     data: bytes
@@ -35,7 +35,7 @@ class Profile:
     table: bool = False
 
 
-def read(data: bytes) -> Profile:
+def read(data: bytes) -> IccProfile:
     """A stranger's profile, with the first of each tag that is used. Raises ProfileError."""
     if not _HEADER_BYTES + 4 <= len(data) <= MAX_BYTES or data[36:40] != b"acsp":
         raise ProfileError("no profile")
@@ -53,16 +53,16 @@ def read(data: bytes) -> Profile:
     # As of version 2, for which LittleCMS moves no black point; browsers move none for any.
     connection = data[20:24] if lut is not None else b"XYZ "
     header = _header(space, connection, version=b"\2\x40\0\0")
-    return Profile(_assemble(header, used), space.decode("ascii").strip(), table=lut is not None)
+    return IccProfile(_assemble(header, used), space.decode("ascii").strip(), table=lut is not None)
 
 
-def write(matrix: Matrix, curve: Sequence[float]) -> Profile:
+def write(matrix: Matrix, curve: Sequence[float]) -> IccProfile:
     """A profile for RGB. matrix: linear RGB to XYZ under D50. curve: linear light at even steps, 0 to 1."""
     samples = (round(65535 * min(max(level, 0.0), 1.0)) for level in curve)
     trc = b"curv" + bytes(4) + struct.pack(f"!I{len(curve)}H", len(curve), *samples)
     tags = {name: _xyz([row[column] for row in matrix]) for column, name in enumerate(_COLORANTS)}
     tags |= dict.fromkeys(_CURVES, trc) | {b"wtpt": _xyz(_D50)}
-    return Profile(_assemble(_header(b"RGB ", b"XYZ ", version=b"\4\x30\0\0"), tags), "RGB")
+    return IccProfile(_assemble(_header(b"RGB ", b"XYZ ", version=b"\4\x30\0\0"), tags), "RGB")
 
 
 def _first_tags(data: bytes) -> dict[bytes, bytes]:

@@ -211,16 +211,16 @@ def language_parts(_: int) -> list[Case]:
 
 def gated_cases(x: torch.Tensor) -> list[Case]:
     """The gated product in one kernel, in several tilings, against two steps."""
-    from worker.runtime.plugin.gated_product import Tiling, gated_product
+    from worker.runtime.plugin.gated_product import KernelTiling, gated_product
 
     weight = half(2 * MLP, HIDDEN)
     expected = two_steps(x[:4096], weight).float()
     tera = 4e-12 * len(x) * HIDDEN * MLP
     cases: list[Case] = [("language gated product, two steps", lambda: two_steps(x, weight), tera)]
     for tiling in (
-        Tiling(), Tiling(stages=4), Tiling(group=16), Tiling(columns=64, warps=4, stages=3),
-        Tiling(columns=64, warps=4, stages=4), Tiling(rows=256, columns=64), Tiling(rows=64, warps=4),
-        Tiling(inner=128, stages=2),
+        KernelTiling(), KernelTiling(stages=4), KernelTiling(group=16), KernelTiling(columns=64, warps=4, stages=3),
+        KernelTiling(columns=64, warps=4, stages=4), KernelTiling(rows=256, columns=64), KernelTiling(rows=64, warps=4),
+        KernelTiling(inner=128, stages=2),
     ):  # fmt: skip
         try:
             got = gated_product(x[:4096], weight, tiling).float()

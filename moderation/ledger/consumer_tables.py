@@ -7,30 +7,16 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     Column,
-    DateTime,
     ForeignKeyConstraint,
     Integer,
     PrimaryKeyConstraint,
-    Text,
     UniqueConstraint,
     Uuid,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from moderation.ledger.tables import NOW, Xid8
-
-
-def _time(*, default: bool = False, nullable: bool = True) -> Any:
-    return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
-
-
-def _text(*, nullable: bool = False) -> Any:
-    return Column(Text, nullable=nullable)
-
-
-def _count() -> Any:
-    return Column(BigInteger, nullable=False, server_default="0")
+from moderation.ledger.columns import Xid8, count_column, text_column, time_column
 
 
 class FeedEpochRow(SQLModel, table=True):
@@ -41,7 +27,7 @@ class FeedEpochRow(SQLModel, table=True):
 
     epoch: int = Field(sa_column=Column(Integer, autoincrement=False))
     system_identifier: int = Field(sa_column=Column(BigInteger, nullable=False))
-    began_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    began_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
 
 
 class ConsumerRow(SQLModel, table=True):
@@ -54,21 +40,21 @@ class ConsumerRow(SQLModel, table=True):
     __tablename__ = "consumer"
     __table_args__ = (PrimaryKeyConstraint("name", name="consumer_pk"),)
 
-    name: str = Field(sa_column=_text())
+    name: str = Field(sa_column=text_column())
     filter: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     epoch: int
     xid: str = Field(sa_column=Column(Xid8, nullable=False))
     seq: int = Field(sa_column=Column(BigInteger, nullable=False))
-    fence: int = Field(sa_column=_count())
-    holder: str | None = Field(default=None, sa_column=_text(nullable=True))
-    lease_until: datetime | None = Field(default=None, sa_column=_time())
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    acknowledged_at: datetime | None = Field(default=None, sa_column=_time())
-    given: int = Field(sa_column=_count())
+    fence: int = Field(sa_column=count_column())
+    holder: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    lease_until: datetime | None = Field(default=None, sa_column=time_column())
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    acknowledged_at: datetime | None = Field(default=None, sa_column=time_column())
+    given: int = Field(sa_column=count_column())
     verified_epoch: int | None = None
     verified_xid: str | None = Field(default=None, sa_column=Column(Xid8, nullable=True))
     verified_seq: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    verified_given: int = Field(sa_column=_count())
+    verified_given: int = Field(sa_column=count_column())
 
 
 class WebhookRow(SQLModel, table=True):
@@ -86,30 +72,30 @@ class WebhookRow(SQLModel, table=True):
     )
 
     id: UUID = Field(sa_column=Column(Uuid))
-    name: str = Field(sa_column=_text())
-    url: str = Field(sa_column=_text())
+    name: str = Field(sa_column=text_column())
+    url: str = Field(sa_column=text_column())
     filter: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     epoch: int
     xid: str = Field(sa_column=Column(Xid8, nullable=False))
     seq: int = Field(sa_column=Column(BigInteger, nullable=False))
-    fence: int = Field(sa_column=_count())
-    holder: str | None = Field(default=None, sa_column=_text(nullable=True))
-    lease_until: datetime | None = Field(default=None, sa_column=_time())
-    due_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    rung_at: datetime | None = Field(default=None, sa_column=_time())
+    fence: int = Field(sa_column=count_column())
+    holder: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    lease_until: datetime | None = Field(default=None, sa_column=time_column())
+    due_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    rung_at: datetime | None = Field(default=None, sa_column=time_column())
     failures: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
-    failing_since: datetime | None = Field(default=None, sa_column=_time())
-    last_error: str | None = Field(default=None, sa_column=_text(nullable=True))
-    delivered: int = Field(sa_column=_count())
-    delivered_at: datetime | None = Field(default=None, sa_column=_time())
-    paused_at: datetime | None = Field(default=None, sa_column=_time())
-    paused_because: str | None = Field(default=None, sa_column=_text(nullable=True))
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    given: int = Field(sa_column=_count())
+    failing_since: datetime | None = Field(default=None, sa_column=time_column())
+    last_error: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    delivered: int = Field(sa_column=count_column())
+    delivered_at: datetime | None = Field(default=None, sa_column=time_column())
+    paused_at: datetime | None = Field(default=None, sa_column=time_column())
+    paused_because: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    given: int = Field(sa_column=count_column())
     verified_epoch: int | None = None
     verified_xid: str | None = Field(default=None, sa_column=Column(Xid8, nullable=True))
     verified_seq: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
-    verified_given: int = Field(sa_column=_count())
+    verified_given: int = Field(sa_column=count_column())
 
 
 class WebhookSecretRow(SQLModel, table=True):
@@ -124,9 +110,9 @@ class WebhookSecretRow(SQLModel, table=True):
     )
 
     webhook_id: UUID = Field(sa_column=Column(Uuid))
-    secret: str = Field(sa_column=_text())
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    valid_until: datetime | None = Field(default=None, sa_column=_time())
+    secret: str = Field(sa_column=text_column())
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    valid_until: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class WebhookSetAsideRow(SQLModel, table=True):
@@ -144,6 +130,6 @@ class WebhookSetAsideRow(SQLModel, table=True):
     webhook_id: UUID = Field(sa_column=Column(Uuid))
     assessment_id: UUID = Field(sa_column=Column(Uuid))
     tries: int
-    error: str = Field(sa_column=_text())
-    set_aside_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    retry_asked_at: datetime | None = Field(default=None, sa_column=_time())
+    error: str = Field(sa_column=text_column())
+    set_aside_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    retry_asked_at: datetime | None = Field(default=None, sa_column=time_column())

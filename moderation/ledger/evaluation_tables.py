@@ -9,35 +9,20 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     Double,
     ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
     PrimaryKeyConstraint,
-    Text,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from moderation.ledger.tables import NOW
+from moderation.ledger.columns import json_column, text_column, time_column
 
 _LOGIN = text("SESSION_USER")
-
-
-def _time(*, default: bool = False, nullable: bool = True) -> Any:
-    return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
-
-
-def _text(*, nullable: bool = False, default: Any = None) -> Any:
-    return Column(Text, nullable=nullable, server_default=default)
-
-
-def _json(*, nullable: bool = False) -> Any:
-    return Column(JSONB, nullable=nullable)
 
 
 class EvaluationRunRow(SQLModel, table=True):
@@ -59,23 +44,23 @@ class EvaluationRunRow(SQLModel, table=True):
 
     id: UUID = Field(sa_column=Column(Uuid))
     seq: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    created_by: str = Field(sa_column=_text())
-    login: str = Field(sa_column=_text(default=_LOGIN))
-    source: str = Field(sa_column=_text())
-    data_sha256: str = Field(sa_column=_text())
-    policy: str = Field(sa_column=_text())
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    created_by: str = Field(sa_column=text_column())
+    login: str = Field(sa_column=text_column(default=_LOGIN))
+    source: str = Field(sa_column=text_column())
+    data_sha256: str = Field(sa_column=text_column())
+    policy: str = Field(sa_column=text_column())
     policy_revision_id: int | None = None
-    prompt_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    model: str | None = Field(default=None, sa_column=_text(nullable=True))
-    weights_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    template_mode: str | None = Field(default=None, sa_column=_text(nullable=True))
+    prompt_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    model: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    weights_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    template_mode: str | None = Field(default=None, sa_column=text_column(nullable=True))
     uniform: bool
-    code_sha256: str = Field(sa_column=_text())
+    code_sha256: str = Field(sa_column=text_column())
     seed: int = Field(sa_column=Column(BigInteger, nullable=False))
-    confusion: dict[str, int] = Field(sa_column=_json())
-    metrics: dict[str, Any] = Field(sa_column=_json())
-    report: dict[str, Any] = Field(sa_column=_json())
+    confusion: dict[str, int] = Field(sa_column=json_column(nullable=False))
+    metrics: dict[str, Any] = Field(sa_column=json_column(nullable=False))
+    report: dict[str, Any] = Field(sa_column=json_column(nullable=False))
 
 
 class EvaluationItemRow(SQLModel, table=True):
@@ -88,17 +73,17 @@ class EvaluationItemRow(SQLModel, table=True):
     )
 
     run_id: UUID = Field(sa_column=Column(Uuid))
-    row: str = Field(sa_column=_text())
-    image: str = Field(sa_column=_text())
+    row: str = Field(sa_column=text_column())
+    image: str = Field(sa_column=text_column())
     assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     unsafe: bool
-    category: str | None = Field(default=None, sa_column=_text(nullable=True))
-    policy: str | None = Field(default=None, sa_column=_text(nullable=True))
+    category: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    policy: str | None = Field(default=None, sa_column=text_column(nullable=True))
     exception: bool
-    groups: list[str | None] | None = Field(default=None, sa_column=_json(nullable=True))
-    code: str | None = Field(default=None, sa_column=_text(nullable=True))
+    groups: list[str | None] | None = Field(default=None, sa_column=json_column())
+    code: str | None = Field(default=None, sa_column=text_column(nullable=True))
     said_unsafe: bool | None = None
-    said: str | None = Field(default=None, sa_column=_text(nullable=True))
+    said: str | None = Field(default=None, sa_column=text_column(nullable=True))
     p_unsafe: float | None = None
     p_calibrated: float | None = None
     needs_review: bool | None = Field(default=None, sa_column=Column(Boolean, nullable=True))
@@ -114,15 +99,15 @@ class PolicyGateRow(SQLModel, table=True):
     )
 
     id: int = Field(sa_column=Column(Integer, Identity(always=True)))
-    policy: str = Field(sa_column=_text())
-    data_sha256: str = Field(sa_column=_text())
-    weights_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    template_mode: str | None = Field(default=None, sa_column=_text(nullable=True))
-    rules: list[dict[str, Any]] = Field(sa_column=_json())
-    reason: str = Field(sa_column=_text())
-    set_by: str = Field(sa_column=_text())
-    login: str = Field(sa_column=_text(default=_LOGIN))
-    set_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    policy: str = Field(sa_column=text_column())
+    data_sha256: str = Field(sa_column=text_column())
+    weights_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    template_mode: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    rules: list[dict[str, Any]] = Field(sa_column=json_column(nullable=False))
+    reason: str = Field(sa_column=text_column())
+    set_by: str = Field(sa_column=text_column())
+    login: str = Field(sa_column=text_column(default=_LOGIN))
+    set_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
 
 
 class PolicyReleaseRow(SQLModel, table=True):
@@ -141,14 +126,14 @@ class PolicyReleaseRow(SQLModel, table=True):
 
     id: int = Field(sa_column=Column(Integer, Identity(always=True)))
     policy_revision_id: int
-    kind: str = Field(sa_column=_text())
+    kind: str = Field(sa_column=text_column())
     run_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
-    weights_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    template_mode: str | None = Field(default=None, sa_column=_text(nullable=True))
-    override_reason: str | None = Field(default=None, sa_column=_text(nullable=True))
-    released_by: str = Field(sa_column=_text())
-    login: str = Field(sa_column=_text(default=_LOGIN))
-    released_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    weights_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    template_mode: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    override_reason: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    released_by: str = Field(sa_column=text_column())
+    login: str = Field(sa_column=text_column(default=_LOGIN))
+    released_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
 
 
 class ShadowRow(SQLModel, table=True):
@@ -167,10 +152,10 @@ class ShadowRow(SQLModel, table=True):
     id: int = Field(sa_column=Column(Integer, Identity(always=True)))
     policy_revision_id: int
     share: float = Field(sa_column=Column(Double, nullable=False))
-    started_by: str = Field(sa_column=_text())
-    started_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    stopped_by: str | None = Field(default=None, sa_column=_text(nullable=True))
-    stopped_at: datetime | None = Field(default=None, sa_column=_time())
+    started_by: str = Field(sa_column=text_column())
+    started_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    stopped_by: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    stopped_at: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class GoldenItemRow(SQLModel, table=True):
@@ -189,14 +174,14 @@ class GoldenItemRow(SQLModel, table=True):
     )
 
     id: UUID = Field(sa_column=Column(Uuid))
-    policy: str = Field(sa_column=_text())
-    uri: str = Field(sa_column=_text())
+    policy: str = Field(sa_column=text_column())
+    uri: str = Field(sa_column=text_column())
     unsafe: bool
-    category: str | None = Field(default=None, sa_column=_text(nullable=True))
-    added_by: str = Field(sa_column=_text())
-    added_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    removed_by: str | None = Field(default=None, sa_column=_text(nullable=True))
-    removed_at: datetime | None = Field(default=None, sa_column=_time())
+    category: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    added_by: str = Field(sa_column=text_column())
+    added_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    removed_by: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    removed_at: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class GoldenRateRow(SQLModel, table=True):
@@ -208,7 +193,7 @@ class GoldenRateRow(SQLModel, table=True):
         CheckConstraint("share > 0 AND share <= 1", name="golden_rate_share"),
     )
 
-    policy: str = Field(sa_column=_text())
+    policy: str = Field(sa_column=text_column())
     share: float = Field(sa_column=Column(Double, nullable=False))
-    set_by: str = Field(sa_column=_text())
-    set_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    set_by: str = Field(sa_column=text_column())
+    set_at: datetime = Field(sa_column=time_column(default=True, nullable=False))

@@ -1,4 +1,4 @@
-"""The tables, as SQLModel classes. Times carry their zone; constraints carry their names.
+"""The tables of what is judged, as SQLModel classes. Times carry their zone; constraints carry their names.
 
 `attempt` and `verdict` are append-only, but that retention clears raw outputs, once. SQLModel tables do not validate:
 only checked values are written to them.
@@ -15,55 +15,27 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    DateTime,
     ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
-    Table,
     Text,
     UniqueConstraint,
     Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.types import UserDefinedType
 from sqlmodel import Field, SQLModel
 
-NOW = text("now()")
+from moderation.ledger.columns import Xid8, json_column, text_column, time_column
 
 # A lane: what is of one tenant, batch and policy. Each is found in one step, however long the others are.
 LANE = (
     "hashtextextended((((COALESCE(tenant, ''::text) || ' '::text) || COALESCE(batch, ''::text)) || ' '::text)"
     " || policy, 0)"
 )
-
-
-class Xid8(UserDefinedType[str]):
-    """Postgres' 64-bit transaction id: the order of commits that a feed can stand on."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        return "xid8"
-
-
-ischema_names["xid8"] = Xid8  # so that reading a database's tables knows it too
-
-
-def _time(*, default: bool = False, nullable: bool = True) -> Any:
-    return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
-
-
-def _json() -> Any:
-    return Column(JSONB, nullable=True)
-
-
-def _text(*, nullable: bool = False) -> Any:
-    return Column(Text, nullable=nullable)
 
 
 class PolicyRevisionRow(SQLModel, table=True):
@@ -76,16 +48,16 @@ class PolicyRevisionRow(SQLModel, table=True):
     )
 
     id: int = Field(sa_column=Column(Integer, Identity(always=True)))
-    policy: str = Field(sa_column=_text())
+    policy: str = Field(sa_column=text_column())
     revision: int
-    title: str = Field(sa_column=_text())
+    title: str = Field(sa_column=text_column())
     document: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
-    prompt: str = Field(sa_column=_text())
-    prompt_sha256: str = Field(sa_column=_text())
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    created_by: str = Field(sa_column=_text())
-    reason: str = Field(sa_column=_text())
-    retired_at: datetime | None = Field(default=None, sa_column=_time())
+    prompt: str = Field(sa_column=text_column())
+    prompt_sha256: str = Field(sa_column=text_column())
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    created_by: str = Field(sa_column=text_column())
+    reason: str = Field(sa_column=text_column())
+    retired_at: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class AssessmentRow(SQLModel, table=True):
@@ -149,33 +121,33 @@ class AssessmentRow(SQLModel, table=True):
     )
 
     id: UUID = Field(sa_column=Column(Uuid))
-    uri: str = Field(sa_column=_text())
-    policy: str = Field(sa_column=_text())
+    uri: str = Field(sa_column=text_column())
+    policy: str = Field(sa_column=text_column())
     policy_revision_id: int
-    key: str | None = Field(default=None, sa_column=_text(nullable=True))
-    batch: str | None = Field(default=None, sa_column=_text(nullable=True))
+    key: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    batch: str | None = Field(default=None, sa_column=text_column(nullable=True))
     priority: int = Field(sa_column=Column(SmallInteger, nullable=False))
     meta: dict[str, Any] | None = Field(default=None, sa_column=Column("metadata", JSONB, nullable=True))
     state: str = Field(sa_column=Column(Text, nullable=False, server_default="queued"))
     attempt: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
     charged: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
     crashes: int = Field(sa_column=Column(Integer, nullable=False, server_default="0"))
-    worker: str | None = Field(default=None, sa_column=_text(nullable=True))
-    claimed_at: datetime | None = Field(default=None, sa_column=_time())
-    lease_until: datetime | None = Field(default=None, sa_column=_time())
-    not_before: datetime | None = Field(default=None, sa_column=_time())
-    ring_at: datetime | None = Field(default=None, sa_column=_time())
-    rung_at: datetime | None = Field(default=None, sa_column=_time())
-    error_code: str | None = Field(default=None, sa_column=_text(nullable=True))
-    error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
-    created_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    ended_at: datetime | None = Field(default=None, sa_column=_time())
+    worker: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    claimed_at: datetime | None = Field(default=None, sa_column=time_column())
+    lease_until: datetime | None = Field(default=None, sa_column=time_column())
+    not_before: datetime | None = Field(default=None, sa_column=time_column())
+    ring_at: datetime | None = Field(default=None, sa_column=time_column())
+    rung_at: datetime | None = Field(default=None, sa_column=time_column())
+    error_code: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    error_detail: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    created_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    ended_at: datetime | None = Field(default=None, sa_column=time_column())
     submission_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reassesses: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
-    cleared_at: datetime | None = Field(default=None, sa_column=_time())
-    tenant: str | None = Field(default=None, sa_column=_text(nullable=True))
-    purpose: str | None = Field(default=None, sa_column=_text(nullable=True))
+    cleared_at: datetime | None = Field(default=None, sa_column=time_column())
+    tenant: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    purpose: str | None = Field(default=None, sa_column=text_column(nullable=True))
     purpose_of: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
 
 
@@ -194,15 +166,15 @@ class AttemptRow(SQLModel, table=True):
 
     assessment_id: UUID = Field(sa_column=Column(Uuid))
     attempt: int
-    outcome: str = Field(sa_column=_text())
-    worker: str | None = Field(default=None, sa_column=_text(nullable=True))
-    claimed_at: datetime | None = Field(default=None, sa_column=_time())
-    ended_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    error_code: str | None = Field(default=None, sa_column=_text(nullable=True))
-    error_detail: str | None = Field(default=None, sa_column=_text(nullable=True))
-    timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
-    asks: list[dict[str, Any]] | None = Field(default=None, sa_column=_json())
-    cleared_at: datetime | None = Field(default=None, sa_column=_time())
+    outcome: str = Field(sa_column=text_column())
+    worker: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    claimed_at: datetime | None = Field(default=None, sa_column=time_column())
+    ended_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    error_code: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    error_detail: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    timings_ms: dict[str, float] | None = Field(default=None, sa_column=json_column())
+    asks: list[dict[str, Any]] | None = Field(default=None, sa_column=json_column())
+    cleared_at: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class VerdictRow(SQLModel, table=True):
@@ -228,43 +200,43 @@ class VerdictRow(SQLModel, table=True):
     assessment_id: UUID = Field(sa_column=Column(Uuid))
     attempt: int
     policy_revision_id: int
-    rating: str = Field(sa_column=_text())
-    category: str = Field(sa_column=_text())
-    rationale: str = Field(sa_column=_text())
+    rating: str = Field(sa_column=text_column())
+    category: str = Field(sa_column=text_column())
+    rationale: str = Field(sa_column=text_column())
     rationale_truncated: bool
     needs_review: bool
     p_unsafe: float | None = None
     p_unsafe_calibrated: float | None = None
-    rung: str = Field(sa_column=_text())
-    finish_reason: str | None = Field(default=None, sa_column=_text(nullable=True))
-    raw_output: str | None = Field(default=None, sa_column=_text(nullable=True))
-    judge: str = Field(sa_column=_text())
-    model: str = Field(sa_column=_text())
-    weights_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    runtime: str = Field(sa_column=_text())
-    runtime_version: str = Field(sa_column=_text())
-    template_mode: str | None = Field(default=None, sa_column=_text(nullable=True))
-    prompt_sha256: str | None = Field(default=None, sa_column=_text(nullable=True))
-    sampling: dict[str, Any] | None = Field(default=None, sa_column=_json())
-    bytes_sha256: str = Field(sa_column=_text())
-    pixels_sha256: str = Field(sa_column=_text())
-    media_type: str = Field(sa_column=_text())
+    rung: str = Field(sa_column=text_column())
+    finish_reason: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    raw_output: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    judge: str = Field(sa_column=text_column())
+    model: str = Field(sa_column=text_column())
+    weights_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    runtime: str = Field(sa_column=text_column())
+    runtime_version: str = Field(sa_column=text_column())
+    template_mode: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    prompt_sha256: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    sampling: dict[str, Any] | None = Field(default=None, sa_column=json_column())
+    bytes_sha256: str = Field(sa_column=text_column())
+    pixels_sha256: str = Field(sa_column=text_column())
+    media_type: str = Field(sa_column=text_column())
     width: int
     height: int
     frames: int
     byte_count: int = Field(sa_column=Column(BigInteger, nullable=False))
-    view: str = Field(sa_column=_text())
-    etag: str | None = Field(default=None, sa_column=_text(nullable=True))
-    version: str | None = Field(default=None, sa_column=_text(nullable=True))
-    timings_ms: dict[str, float] | None = Field(default=None, sa_column=_json())
-    recorded_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    view: str = Field(sa_column=text_column())
+    etag: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    version: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    timings_ms: dict[str, float] | None = Field(default=None, sa_column=json_column())
+    recorded_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
     xid: str = Field(sa_column=Column(Xid8, nullable=False, server_default=text("pg_current_xact_id()")))
     seq: int = Field(sa_column=Column(BigInteger, Identity(always=True), nullable=False))
     reused_from: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
-    pdq: str | None = Field(default=None, sa_column=_text(nullable=True))
+    pdq: str | None = Field(default=None, sa_column=text_column(nullable=True))
     pdq_quality: int | None = Field(default=None, sa_column=Column(SmallInteger, nullable=True))
     epoch: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
-    cleared_at: datetime | None = Field(default=None, sa_column=_time())
+    cleared_at: datetime | None = Field(default=None, sa_column=time_column())
     views_differ: float | None = Field(default=None, sa_column=Column(REAL, nullable=True))
     review_reasons: list[str] | None = Field(default=None, sa_column=Column(ARRAY(Text), nullable=True))
 
@@ -293,149 +265,10 @@ class LegalHoldRow(SQLModel, table=True):
     )
 
     id: int = Field(sa_column=Column(Integer, Identity(always=True)))
-    batch: str | None = Field(default=None, sa_column=_text(nullable=True))
+    batch: str | None = Field(default=None, sa_column=text_column(nullable=True))
     assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
-    reason: str = Field(sa_column=_text())
-    added_by: str = Field(sa_column=_text())
-    added_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-    removed_by: str | None = Field(default=None, sa_column=_text(nullable=True))
-    removed_at: datetime | None = Field(default=None, sa_column=_time())
-
-
-class SweepRow(SQLModel, table=True):
-    """When the ledger was last swept, and by whom: one row, the sweeper's own sign of life."""
-
-    __tablename__ = "sweep"
-    __table_args__ = (
-        PrimaryKeyConstraint("id", name="sweep_pk"),
-        CheckConstraint("id = 1", name="sweep_one_row"),
-    )
-
-    id: int = Field(default=1, sa_column=Column(SmallInteger, autoincrement=False))
-    swept_at: datetime = Field(sa_column=_time(nullable=False))
-    worker: str = Field(sa_column=_text())
-    rung: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
-    expired: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
-
-
-class AuditPlaceRow(SQLModel, table=True):
-    """How far the audit has come in one of its parts. place: where the next turn goes on; "" at the beginning.
-
-    rows, found: compared, and breaches by check, in this round. found_before: those of the last whole one.
-    """
-
-    __tablename__ = "audit_place"
-    __table_args__ = (PrimaryKeyConstraint("part", name="audit_place_pk"),)
-
-    part: str = Field(sa_column=_text())
-    place: str = Field(sa_column=_text())
-    rows: int = Field(sa_column=Column(BigInteger, nullable=False))
-    found: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
-    found_before: dict[str, int] = Field(sa_column=Column(JSONB, nullable=False))
-    taken_at: datetime = Field(sa_column=_time(nullable=False))
-    completed_at: datetime | None = Field(default=None, sa_column=_time())
-
-
-class WorkerRow(SQLModel, table=True):
-    """A worker process as it last said it is. heard_until: if it does not say so again by then, it counts as silent."""
-
-    __tablename__ = "worker"
-    __table_args__ = (
-        PrimaryKeyConstraint("name", name="worker_pk"),
-        {"postgresql_with": {"fillfactor": 50}},
-    )
-
-    name: str = Field(sa_column=_text())
-    host: str = Field(sa_column=_text())
-    pid: int
-    gpu: str | None = Field(default=None, sa_column=_text(nullable=True))
-    judge: str = Field(sa_column=_text())
-    version: str = Field(sa_column=_text())
-    runtime: str | None = Field(default=None, sa_column=_text(nullable=True))
-    runtime_version: str | None = Field(default=None, sa_column=_text(nullable=True))
-    runtime_state: str | None = Field(default=None, sa_column=_text(nullable=True))
-    model: str | None = Field(default=None, sa_column=_text(nullable=True))
-    ready: bool
-    waits: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
-    in_hand: int
-    in_hand_limit: int
-    in_flight: int
-    in_flight_limit: int
-    started_at: datetime = Field(sa_column=_time(nullable=False))
-    seen_at: datetime = Field(sa_column=_time(nullable=False))
-    heard_until: datetime = Field(sa_column=_time(nullable=False))
-
-
-class PauseRow(SQLModel, table=True):
-    """Nothing of this batch, policy or tenant is claimed while the row is here; name is '' for everything."""
-
-    __tablename__ = "pause"
-    __table_args__ = (
-        PrimaryKeyConstraint("scope", "name", name="pause_pk"),
-        CheckConstraint("scope IN ('everything', 'batch', 'policy', 'tenant')", name="pause_scope_known"),
-    )
-
-    scope: str = Field(sa_column=_text())
-    name: str = Field(sa_column=_text())
-    reason: str = Field(sa_column=_text())
-    paused_by: str = Field(sa_column=_text())
-    paused_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-
-
-class CapRow(SQLModel, table=True):
-    """At most in_hand assessments of this batch or tenant are rung or running at once."""
-
-    __tablename__ = "cap"
-    __table_args__ = (
-        PrimaryKeyConstraint("scope", "name", name="cap_pk"),
-        CheckConstraint("scope IN ('batch', 'tenant')", name="cap_scope_known"),
-        CheckConstraint("in_hand > 0", name="cap_positive"),
-    )
-
-    scope: str = Field(sa_column=_text())
-    name: str = Field(sa_column=_text())
-    in_hand: int
-    set_by: str = Field(sa_column=_text())
-    set_at: datetime = Field(sa_column=_time(default=True, nullable=False))
-
-
-class TallyRow(SQLModel, table=True):
-    """How many assessments of a batch and tenant ('' for none) were in a state a minute ago."""
-
-    __tablename__ = "tally"
-    __table_args__ = (PrimaryKeyConstraint("batch", "tenant", "state", name="tally_pk"),)
-
-    batch: str = Field(sa_column=_text())
-    tenant: str = Field(sa_column=_text())
-    state: str = Field(sa_column=_text())
-    n: int = Field(sa_column=Column(BigInteger, nullable=False))
-
-
-# What has changed since: appended by triggers, so that writers do not queue for one row of the tally.
-TALLY_CHANGE = Table(
-    "tally_change",
-    SQLModel.metadata,
-    Column("batch", Text, nullable=False),
-    Column("tenant", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("n", Integer, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
-    Index("tally_change_at", "at"),
-)
-
-
-class RequestRow(SQLModel, table=True):
-    """A request that came with an Idempotency-Key. owner: the token's name; seed: of the ids of what it submits."""
-
-    __tablename__ = "request"
-    __table_args__ = (
-        PrimaryKeyConstraint("owner", "key", name="request_pk"),
-        Index("request_begun", "begun_at"),
-    )
-
-    owner: str = Field(sa_column=_text())
-    key: str = Field(sa_column=_text())
-    body_sha256: str = Field(sa_column=_text())
-    seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
-    answer: str | None = Field(default=None, sa_column=_text(nullable=True))
-    begun_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    reason: str = Field(sa_column=text_column())
+    added_by: str = Field(sa_column=text_column())
+    added_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    removed_by: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    removed_at: datetime | None = Field(default=None, sa_column=time_column())

@@ -13,7 +13,8 @@ from tests.acceptance.conftest import System
 from tests.support.commands import run
 from tests.support.conservation import violations
 from tests.support.ledger import attempts, row
-from tests.support.sglang_runtime import SYSTEM_TOKENS, Recorded
+from tests.support.sglang_requests import Recorded
+from tests.support.sglang_runtime import SYSTEM_TOKENS
 from tests.support.waiting import wait_for
 
 THREE = ["llavaguard-default", "newsroom", "strict"]

@@ -4,13 +4,11 @@ Workers keep every claim they ever got and write with all of them, so most write
 statements of the test: a lease, a delay or a ring is put into the past rather than waited for.
 """
 
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -20,7 +18,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, text
 
-from moderation.assessment import TERMINAL, Priority, Submission
+from moderation.assessment import TERMINAL, Submission
 from moderation.errors import HostUnavailable, NotFound, RuntimeUnavailable
 from moderation.ledger.claim import beat, claim
 from moderation.ledger.outcomes import WriteResult, fail, give_back, try_later
@@ -33,11 +31,10 @@ from moderation.ledger.submit import new_id, submit
 from moderation.ledger.sweep import expire, find_lost
 from tests.support.ledger import POLICY, record, verdict
 from tests.support.ledger_model import Held, Item, Target
+from tests.support.ledger_moves import STATE_AFTER, WORKERS, Move, moves, submissions
 
-WORKERS = ("w1", "w2", "w3")
 MAX_CRASHES = 2
 LATER_S = 60.0  # so far ahead that no example lives to see it
-STATE_AFTER = {"done": "done", "failed": "failed", "retried": "queued", "given_back": "queued"}
 
 _ROWS = text("""
     SELECT a.*,
@@ -45,61 +42,6 @@ _ROWS = text("""
         array(SELECT v.attempt FROM verdict v WHERE v.assessment_id = a.id) AS verdicts
     FROM assessment a WHERE a.id = ANY(:ids)
 """)
-
-
-number = st.integers(0, 7)  # of an item or a claim, counted round
-workers = st.sampled_from(WORKERS)
-submissions = st.builds(
-    Submission,
-    uri=st.just("https://images.test/1.jpg"),
-    policy=st.sampled_from([POLICY, "strict"]),
-    priority=st.sampled_from(Priority),
-    key=st.sampled_from([None, "k1", "k2"]),
-    batch=st.sampled_from([None, "b1", "b2"]),
-    tenant=st.sampled_from([None, "t1"]),
-)
-targets = st.sampled_from(
-    [(Scope.BATCH, "b1"), (Scope.TENANT, "t1"), (Scope.POLICY, POLICY), (Scope.EVERYTHING, "")]
-)
-capped = st.sampled_from([(Scope.BATCH, "b1"), (Scope.BATCH, "b2"), (Scope.TENANT, "t1")])
-
-
-@dataclass(frozen=True)
-class Move:
-    """One thing that happens: a method of the machine, and with what."""
-
-    name: str
-    given: dict[str, Any]
-
-
-def move(name: str, **given: st.SearchStrategy[Any]) -> st.SearchStrategy[Move]:
-    return st.builds(Move, st.just(name), st.fixed_dictionaries(given))
-
-
-# One rule that draws among moves, rather than a rule for each: hypothesis leaves out half of all rules in an example,
-# and most examples would see no claim, or none that ends.
-moves = st.one_of(
-    move("submits", submission=submissions, due=st.booleans()),
-    move("submits_again_after_a_lost_reply", which=number, due=st.booleans()),
-    move("cancels", which=number),
-    move("retries", which=st.none() | number),
-    move("claims", which=st.none() | number, worker=workers),
-    move("claims", which=st.none(), worker=workers),
-    move("beats", first=number, count=st.integers(1, 8)),
-    move("ends", which=number, verb=st.sampled_from(sorted(STATE_AFTER)), delayed=st.booleans()),
-    move("ends", which=st.just(0), verb=st.sampled_from(["retried", "given_back"]), delayed=st.just(False)),
-    move("a_namesake_ends", which=number, verb=st.sampled_from(["done", "failed"])),
-    move("a_lease_runs_out", which=number),
-    move("a_worker_dies", which=number, swept=st.booleans()),
-    move("a_worker_dies", which=number, swept=st.just(True)),
-    move("sweeps", worker=workers),
-    move("pauses", target=targets),
-    move("resumes", which=number),
-    move("caps", target=capped, in_hand=st.none() | st.integers(1, 2)),
-    move("its_time_comes", which=number),
-    move("rings", limit=st.integers(1, 4), early=st.booleans(), redis_is_away=st.booleans()),
-    move("rings", limit=st.integers(1, 2), early=st.just(True), redis_is_away=st.just(False)),
-)
 
 
 class LedgerMachine(RuleBasedStateMachine):

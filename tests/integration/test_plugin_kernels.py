@@ -31,11 +31,11 @@ assert torch.equal(summed, total)
 print(float(max((got - norm(total)).abs().max(), (alone - norm(x)).abs().max())))
 """
 GATED = """
-from worker.runtime.plugin.gated_product import Tiling, fits, gated_product
+from worker.runtime.plugin.gated_product import KernelTiling, fits, gated_product
 x, weight = torch.randn(200, 128).half() * 0.3, torch.randn(512, 128).half() * 0.3
 gate, up = ((x.float() @ half.float().T).half().float() for half in weight.split(256))
 assert fits(256, 128) and not fits(250, 128) and not fits(256, 100)
-got = gated_product(x, weight, Tiling(group=2)).float()
+got = gated_product(x, weight, KernelTiling(group=2)).float()
 print(float((got - torch.nn.functional.silu(gate) * up).abs().max()))
 """
 

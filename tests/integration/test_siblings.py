@@ -26,7 +26,7 @@ from producer import Client
 from producer.chunks import CHUNK
 from producer.validation import validated_under
 from tests.support.ledger import POLICY, attempts, row, submitted
-from tests.support.sglang_runtime import Recorded
+from tests.support.sglang_requests import Recorded
 from tests.support.sglang_server import ScriptedServer
 from tests.support.waiting import wait_for
 from worker.events.outcome import in_words

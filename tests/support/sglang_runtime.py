@@ -4,8 +4,6 @@ One asyncio loop owns it. `changed` is notified after every event, so that tests
 """
 
 import asyncio
-import base64
-import binascii
 import json
 import os
 import random
@@ -13,44 +11,19 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.http_wire import Break, HttpAnswer, HttpListener, HttpRequest
 from tests.support.sglang_answers import ErrorBody, error_body, generate, logprobs, rating_logits, tokenise
 from tests.support.sglang_curve import Clockwork, Curve
+from tests.support.sglang_requests import Recorded, asked, image_of, image_sha256, shown
 from tests.support.sglang_script import Asked, Do, Player, Script
 
 SYSTEM_TOKENS = 14  # of the ChatML system line, shared by all prompts of one extra_key
 _TICK_S = 0.02  # of a clockwork
 FAULTS = {"reset": "reset", "reset_mid_answer": "reset", "close_mid_answer": "close"}
-
-
-@dataclass(slots=True)
-class Recorded:
-    """One /generate request as it came, without the image's bytes, and what became of it."""
-
-    nth: int
-    ask: int
-    rid: str
-    text: str  # also where it came as token ids: what /tokenize was asked with
-    image: str | None  # sha256 of the image's bytes
-    image_bytes: int
-    image_prefix: str  # the first characters of image_data, such as "data:image/jpeg;base64,"
-    body: dict[str, Any]  # the whole request but text and image_data; input_ids among it
-    connection: int
-    at_s: float = field(default_factory=time.monotonic)
-    did: str = ""  # the kind that answered it
-    outcome: str = "running"  # answered, error, broken, aborted, gone
-    status: int | None = None  # HTTP status of the answer
-    cached_tokens: int | None = None  # tokens of the prompt that the prefix cache held, once answered
-    answered_at_s: float | None = None
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        return dict(self.body.get("sampling_params") or {})
 
 
 def _json(value: Any, status: int = 200) -> HttpAnswer:
@@ -59,10 +32,6 @@ def _json(value: Any, status: int = 200) -> HttpAnswer:
 
 def _error(error: ErrorBody) -> HttpAnswer:
     return HttpAnswer(error.status, error.body.encode(), error.media_type)
-
-
-def _image_sha256(data: bytes | None) -> str | None:
-    return None if data is None else sha256(data).hexdigest()
 
 
 class ScriptedRuntime:
@@ -186,7 +155,7 @@ class ScriptedRuntime:
         elif path == "/_reset":
             self.reset()
         elif path == "/_requests":
-            return _json([{**_shown(r)} for r in self.requests])
+            return _json([{**shown(r)} for r in self.requests])
         elif path == "/_stats":
             return _json(self._stats())
         elif path == "/_down":
@@ -223,7 +192,7 @@ class ScriptedRuntime:
         record, refusal = self._record(body, request.connection)
         if refusal is not None:
             return self._end(record, _error(refusal))
-        do = self.player.choose(Asked(**_asked(record)))
+        do = self.player.choose(Asked(**asked(record)))
         record.did = do.kind
         aborted = self._in_flight.setdefault(record.rid, asyncio.Event())
         try:
@@ -243,8 +212,8 @@ class ScriptedRuntime:
 
     def _record(self, body: dict[str, Any], connection: int) -> tuple[Recorded, ErrorBody | None]:
         rid = str(body.get("rid") or f"{len(self.requests) + 1:032x}")
-        data, prefix, fault = _image_of(body.get("image_data"))
-        key = (_image_sha256(data), self._text_of(body))
+        data, prefix, fault = image_of(body.get("image_data"))
+        key = (image_sha256(data), self._text_of(body))
         self._asks[key] += 1
         record = Recorded(
             nth=len(self.requests) + 1,
@@ -387,37 +356,6 @@ class ScriptedRuntime:
         known = key in self._cached
         self._cached.add(key)
         return min(prompt_tokens - 1, SYSTEM_TOKENS + self.player.script.image_tokens) if known else 0
-
-
-def _asked(record: Recorded) -> dict[str, Any]:
-    return {
-        "nth": record.nth,
-        "ask": record.ask,
-        "image": record.image,
-        "text": record.text,
-        "sampling": record.sampling,
-    }
-
-
-def _shown(record: Recorded) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in Recorded.__slots__}
-
-
-def _image_of(given: Any) -> tuple[bytes | None, str, str | None]:
-    """(bytes, first characters, the error that SGLang gives) of image_data; one image or a list of one."""
-    if isinstance(given, list):
-        given = given[0] if given else None
-    if given is None:
-        return None, "", None
-    text = str(given)
-    head, comma, tail = text.partition(",")
-    if text.startswith("/"):
-        return None, text[:16], "internal"  # taken for a path: "File name too long"
-    payload = tail if comma and head.startswith("data:") else text
-    try:
-        return base64.b64decode(payload, validate=True), (head + comma if comma else text[:16]), None
-    except binascii.Error:
-        return None, text[:16], "undecodable"
 
 
 async def _aborted_within(aborted: asyncio.Event, wait_s: float | None) -> bool:

@@ -25,7 +25,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.support.http_wire import HttpListener
-from tests.support.sglang_runtime import Recorded, ScriptedRuntime
+from tests.support.sglang_requests import Recorded
+from tests.support.sglang_runtime import ScriptedRuntime
 from tests.support.sglang_script import Rule, Script
 
 T = TypeVar("T")

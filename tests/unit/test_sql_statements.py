@@ -9,6 +9,7 @@ from moderation.ledger import (
     consumer_tables,
     export,
     failures,
+    operation_tables,
     outcomes,
     retention,
     roles,
@@ -24,13 +25,11 @@ from tests.support.sql_statements import (
     statements_in_functions,
 )
 
-# The import of both modules fills the metadata.
+# The import of each module fills the metadata.
 _TABLES: Columns = {
     table.name: frozenset(table.columns.keys())
-    for table in (
-        *tables.SQLModel.metadata.tables.values(),
-        *consumer_tables.SQLModel.metadata.tables.values(),
-    )
+    for module in (consumer_tables, evaluation_tables, operation_tables, tables)
+    for table in module.SQLModel.metadata.tables.values()
 }
 _ALLOWED = {
     # A digest is drawn by lot, and a text is what it is made of.

@@ -13,7 +13,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 
 @dataclass(frozen=True, slots=True)
-class Tiling:
+class KernelTiling:
     """What one program computes: `rows` by `columns` of the output, in steps of `inner`."""
 
     rows: int = 128
@@ -47,7 +47,9 @@ def _gated(  # type: ignore[no-untyped-def]
     out.store([m, n], (g / (1.0 + tl.exp(-g)) * u).to(tl.float16))
 
 
-def gated_product(x: torch.Tensor, weight: torch.Tensor, tiling: Tiling = Tiling()) -> torch.Tensor:  # frozen
+def gated_product(
+    x: torch.Tensor, weight: torch.Tensor, tiling: KernelTiling = KernelTiling()
+) -> torch.Tensor:  # frozen
     """(rows, width) float16 from x (rows, depth) and weight (2 * width, depth), the gate's rows first."""
     rows, depth = x.shape
     width = len(weight) // 2
@@ -65,5 +67,5 @@ def gated_product(x: torch.Tensor, weight: torch.Tensor, tiling: Tiling = Tiling
     return out
 
 
-def fits(width: int, depth: int, tiling: Tiling = Tiling()) -> bool:  # frozen
+def fits(width: int, depth: int, tiling: KernelTiling = KernelTiling()) -> bool:  # frozen
     return width % tiling.columns == 0 and depth % tiling.inner == 0
