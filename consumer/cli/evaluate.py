@@ -41,7 +41,7 @@ def evaluate(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="Labelled rows: .csv, .tsv, .jsonl, .json, .parquet; or batch:NAME, whose metadata hold labels.",
+            help="LabelledImage rows: .csv, .tsv, .jsonl, .json, .parquet; or batch:NAME, whose metadata hold labels.",
         ),
     ],
     policy: Annotated[

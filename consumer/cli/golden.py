@@ -29,7 +29,7 @@ def _who(by: str | None) -> str:
 
 @_group.command()
 def add(
-    source: Annotated[Path, typer.Argument(help="Labelled rows, as `vetline evaluate` reads them.")],
+    source: Annotated[Path, typer.Argument(help="LabelledImage rows, as `vetline evaluate` reads them.")],
     policy: Policy,
     rate: Annotated[
         float | None, typer.Option(min=0, max=1, help="Judge one beside this share of live items.")

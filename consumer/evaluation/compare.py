@@ -9,7 +9,7 @@ import numpy as np
 
 from consumer.evaluation.counts import COUNTS, Array
 from consumer.evaluation.paired import Discordant, holm, mcnemar, paired_differences
-from consumer.evaluation.sample import Judged, Sample
+from consumer.evaluation.sample import EvaluationSample, Judged
 
 Pair = tuple[Judged, Judged]
 
@@ -112,6 +112,6 @@ def _clusters(rows: Sequence[Judged], pairs: Sequence[Pair]) -> Array:
     """Counts by image, the images in the same order for both."""
     if not rows:
         return np.zeros((0, len(COUNTS)))
-    sample = Sample(rows)
-    sample.images = Sample([now for _, now in pairs]).images
+    sample = EvaluationSample(rows)
+    sample.images = EvaluationSample([now for _, now in pairs]).images
     return sample.clusters()

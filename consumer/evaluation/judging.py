@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine
 
-from consumer.evaluation.labels import LabelColumns, Labelled, category_id, digest_of, labelled, settled
+from consumer.evaluation.labels import LabelColumns, LabelledImage, category_id, digest_of, labelled, settled
 from consumer.evaluation.sample import Judged
 from consumer.evaluation.sources import LabelledData
 from moderation.errors import BadSource
 from moderation.ledger import evaluations
-from moderation.ledger.evaluations import Outcome, ToJudge
+from moderation.ledger.evaluations import ItemOutcome, ToJudge
 from moderation.ledger.policies import PinnedPolicy
 from moderation.ledger.submit import new_id
 from moderation.redaction import without_secrets
@@ -23,7 +23,7 @@ _MOST_KEY = 300  # characters of a row's name in a key; longer ones by their dig
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class JudgingBasis:
     """What verdicts rest on besides image and rules."""
 
     judge: str | None
@@ -40,7 +40,7 @@ class Judgements:
     """Rows with what became of them, and on how many verdicts each basis stands."""
 
     rows: list[Judged] = field(default_factory=list)
-    bases: Counter[Basis] = field(default_factory=Counter)
+    bases: Counter[JudgingBasis] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Rules:
     prompt_sha256: str | None
     own: Mapping[str, PinnedPolicy] = field(default_factory=dict)
 
-    def revision(self, row: Labelled) -> PinnedPolicy | None:
+    def revision(self, row: LabelledImage) -> PinnedPolicy | None:
         """None where the row was labelled under other rules."""
         if self.one is None:
             return self.own.get(row.policy or "")
@@ -107,9 +107,9 @@ def labelled_batch(
 
     A row is called by its id among them, so that two batches of the same rows can be compared; else by its assessment.
     """
-    outcomes: list[Outcome] = []
+    outcomes: list[ItemOutcome] = []
 
-    def rows() -> Iterator[Labelled]:
+    def rows() -> Iterator[LabelledImage]:
         named: dict[str, str | None] | None = None
         for outcome in evaluations.outcomes_of_batch(engine, batch):
             labels = outcome.metadata or {}
@@ -133,19 +133,19 @@ def _key(batch: str, row: str) -> str:
 
 
 def _joined(
-    rows: Iterable[Labelled],
+    rows: Iterable[LabelledImage],
     rules: Rules,
     model: str | None,
-    outcome_of: Callable[[Labelled], Outcome | None],
+    outcome_of: Callable[[LabelledImage], ItemOutcome | None],
 ) -> Judgements:
     found = Judgements()
-    known: dict[Basis, Basis] = {}
+    known: dict[JudgingBasis, JudgingBasis] = {}
     for row in rows:
         outcome = outcome_of(row)
         code = _code(row, rules, outcome, model)
         found.rows.append(_judged(row, outcome, code))
         if code is None and outcome is not None:
-            basis = Basis(
+            basis = JudgingBasis(
                 outcome.judge, outcome.model, outcome.weights_sha256, outcome.runtime, outcome.runtime_version,
                 outcome.template_mode, outcome.sampling,
             )  # fmt: skip
@@ -153,7 +153,7 @@ def _joined(
     return found
 
 
-def _code(row: Labelled, rules: Rules, outcome: Outcome | None, model: str | None) -> str | None:
+def _code(row: LabelledImage, rules: Rules, outcome: ItemOutcome | None, model: str | None) -> str | None:
     """Why it is not scored; None where it is."""
     if row.problem is not None or not row.uri:
         return "bad_row"
@@ -175,7 +175,7 @@ def _code(row: Labelled, rules: Rules, outcome: Outcome | None, model: str | Non
     return None
 
 
-def _judged(row: Labelled, outcome: Outcome | None, code: str | None) -> Judged:
+def _judged(row: LabelledImage, outcome: ItemOutcome | None, code: str | None) -> Judged:
     shown = without_secrets(row.uri)
     judged = Judged(
         row=row.row,
@@ -202,11 +202,11 @@ def _judged(row: Labelled, outcome: Outcome | None, code: str | None) -> Judged:
     )
 
 
-def only_basis(bases: Mapping[Basis, int]) -> Basis | None:
+def only_basis(bases: Mapping[JudgingBasis, int]) -> JudgingBasis | None:
     """The one that all verdicts share in model, weights and prompt mode; None where there are several or none."""
     kinds = {(b.judge, b.model, b.weights_sha256, b.template_mode) for b in bases}
     return next(iter(bases)) if len(kinds) == 1 else None
 
 
-def most_first(bases: Mapping[Basis, int]) -> Sequence[tuple[Basis, int]]:
+def most_first(bases: Mapping[JudgingBasis, int]) -> Sequence[tuple[JudgingBasis, int]]:
     return sorted(bases.items(), key=lambda item: (-item[1], str(item[0])))

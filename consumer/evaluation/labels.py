@@ -1,4 +1,4 @@
-"""Labelled rows: an image, what people said of it, and under which rules. From a table's columns to checked values."""
+"""LabelledImage rows: an image, what people said of it, and under which rules. From a table's columns to checked values."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ _USUAL = {
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledImage:
     """One row. row: its name, the same in every run. policy: sha256 of the rules' rendered text; None: not said.
 
     text: the rules themselves, where the row carries them. exception: the rules make an exception of this image.
@@ -78,15 +78,17 @@ class LabelColumns:
 
 def labelled(
     row: Mapping[str, Any], columns: Mapping[str, str | None], groups: Sequence[str], *, uri: str
-) -> Labelled:
+) -> LabelledImage:
     """A row as it is meant. What cannot be meant is a problem, and counted."""
     value = {field: row.get(column) if column else None for field, column in columns.items()}
     name = "" if value["row"] is None else str(value["row"])
     unsafe = _rating(value["label"])
     if unsafe is None:
-        return Labelled(name, uri, problem=f"label {str(value['label'])[:40]!r} is neither Safe nor Unsafe")
+        return LabelledImage(
+            name, uri, problem=f"label {str(value['label'])[:40]!r} is neither Safe nor Unsafe"
+        )
     text, policy = _policy(value["policy"])
-    return Labelled(
+    return LabelledImage(
         row=name,
         uri=uri,
         unsafe=unsafe,
@@ -127,9 +129,9 @@ def _policy(value: Any) -> tuple[str | None, str | None]:
     return said, _rendered[said] or hashlib.sha256(said.encode()).hexdigest()
 
 
-def settled(rows: Iterable[Labelled]) -> list[Labelled]:
+def settled(rows: Iterable[LabelledImage]) -> list[LabelledImage]:
     """Every row named once, and its exception known. A row without a name is called by its image and rules."""
-    found: list[Labelled] = []
+    found: list[LabelledImage] = []
     taken: defaultdict[str, int] = defaultdict(int)
     for row in rows:
         name = row.row or hashlib.sha256(f"{row.uri}\0{row.policy}".encode()).hexdigest()[:16]
@@ -142,7 +144,7 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}#{number}"
 
 
-def _with_exceptions(rows: list[Labelled]) -> list[Labelled]:
+def _with_exceptions(rows: list[LabelledImage]) -> list[LabelledImage]:
     """By the names of LlavaGuard-DS; else those rated otherwise than the same image under the default policy."""
     if any(_EXCEPTION.fullmatch(row.row) for row in rows):
         return [replace(row, exception=True) if _turned(row) else row for row in rows]
@@ -155,12 +157,12 @@ def _with_exceptions(rows: list[Labelled]) -> list[Labelled]:
     ]
 
 
-def _turned(row: Labelled) -> bool:
+def _turned(row: LabelledImage) -> bool:
     match = _EXCEPTION.fullmatch(row.row)
     return match is not None and row.unsafe == (match[1] == "4")
 
 
-def digest_of(rows: Iterable[Labelled], *, with_uri: bool) -> str:
+def digest_of(rows: Iterable[LabelledImage], *, with_uri: bool) -> str:
     """SHA-256 of what people said of which images: the same in any order, and for any verdicts."""
     lines = sorted(
         json.dumps([r.row, r.uri if with_uri else None, r.unsafe, r.category, r.policy, r.groups, r.problem])

@@ -8,7 +8,7 @@ import numpy as np
 
 from consumer.evaluation.counts import RATES, Array
 from consumer.evaluation.intervals import DRAWS, Estimate, composed_estimates, rate_estimate, share_estimate
-from consumer.evaluation.sample import Sample
+from consumer.evaluation.sample import EvaluationSample
 from consumer.evaluation.scores import Flags, score_estimates
 
 Measures = dict[str, Any]
@@ -27,7 +27,7 @@ class Slice:
     inside: Flags
 
 
-def measures(sample: Sample, groups: Sequence[str], *, seed: int, draws: int = DRAWS) -> Measures:
+def measures(sample: EvaluationSample, groups: Sequence[str], *, seed: int, draws: int = DRAWS) -> Measures:
     """Every measure with value, lower95, upper95 and n; `category` and `group` hold the same for their slices."""
     found = _overall(sample.clusters(), seed=seed, draws=draws)
     found["unassessed"] = asdict(share_estimate(*sample.unassessed()))
@@ -41,12 +41,12 @@ def measures(sample: Sample, groups: Sequence[str], *, seed: int, draws: int = D
     return found
 
 
-def confusion(sample: Sample) -> dict[str, int]:
+def confusion(sample: EvaluationSample) -> dict[str, int]:
     total = sample.clusters().sum(axis=0)
     return {name: int(total[at]) for at, name in enumerate(("tp", "fn", "fp", "tn"))}
 
 
-def slices(sample: Sample, groups: Sequence[str]) -> Iterator[Slice]:
+def slices(sample: EvaluationSample, groups: Sequence[str]) -> Iterator[Slice]:
     """By category, then by each group; rows without a value are in no slice."""
     yield from _slices(("category",), [row.category for row in sample.scored])
     for at, name in enumerate(groups):
@@ -65,7 +65,7 @@ def _overall(clusters: Array, *, seed: int, draws: int) -> Measures:
     return found | _as_dicts(composed_estimates(clusters, seed=seed, draws=draws))
 
 
-def _of_slice(sample: Sample, inside: Flags, *, seed: int) -> Measures:
+def _of_slice(sample: EvaluationSample, inside: Flags, *, seed: int) -> Measures:
     clusters = sample.clusters(inside)
     composed = composed_estimates(clusters, seed=seed, draws=_SLICE_DRAWS)
     shown = {name: composed[name] for name in ("balanced_accuracy", "f1")}
@@ -74,7 +74,7 @@ def _of_slice(sample: Sample, inside: Flags, *, seed: int) -> Measures:
     )
 
 
-def _of_scores(sample: Sample, *, seed: int) -> Measures:
+def _of_scores(sample: EvaluationSample, *, seed: int) -> Measures:
     """Over the rows that have a probability; `calibrated` over those that have a calibrated one."""
     found: Measures = {}
     unsafe = sample.column("unsafe")
@@ -88,7 +88,7 @@ def _of_scores(sample: Sample, *, seed: int) -> Measures:
     return found
 
 
-def _band(sample: Sample) -> Measures:
+def _band(sample: EvaluationSample) -> Measures:
     """How many verdicts ask for a person, and how often those that do not are wrong."""
     outside = ~sample.column("needs_review")
     wrong = np.array([not row.right for row in sample.scored], dtype=bool)
@@ -101,7 +101,7 @@ def _band(sample: Sample) -> Measures:
     )
 
 
-def _by_image(sample: Sample, flags: Flags) -> Array:
+def _by_image(sample: EvaluationSample, flags: Flags) -> Array:
     return np.asarray(np.bincount(sample.images, weights=flags.astype(float)), dtype=float)
 
 

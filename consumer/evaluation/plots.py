@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from consumer.evaluation.report import Evaluation
-from consumer.evaluation.sample import Sample
+from consumer.evaluation.sample import EvaluationSample
 from consumer.evaluation.scores import reliability, roc
 
 _INK, _UNSAFE, _SAFE, _CALIBRATED, _GRID = "#24292f", "#b3403a", "#4c8c5a", "#2f6f9f", "#d0d7de"
@@ -72,7 +72,7 @@ def _confusion(figure: Any, report: Mapping[str, Any]) -> Any:
     return drawn
 
 
-def _roc(figure: Any, sample: Sample, report: Mapping[str, Any]) -> Any:
+def _roc(figure: Any, sample: EvaluationSample, report: Mapping[str, Any]) -> Any:
     p, known = sample.probabilities("p_unsafe")
     alarms, hits = zip(*roc(p[known], sample.column("unsafe")[known]), strict=True)
     drawn = figure(figsize=(4.6, 4.2), layout="constrained")
@@ -89,7 +89,7 @@ def _roc(figure: Any, sample: Sample, report: Mapping[str, Any]) -> Any:
     return drawn
 
 
-def _reliability(figure: Any, sample: Sample) -> Any:
+def _reliability(figure: Any, sample: EvaluationSample) -> Any:
     drawn = figure(figsize=(4.6, 4.2), layout="constrained")
     axes = drawn.subplots()
     axes.plot([0, 1], [0, 1], color=_GRID, linestyle="--")

@@ -15,10 +15,10 @@ from uuid import UUID
 from pydantic_core import to_json
 
 from consumer.evaluation.counts import COMPOSED, RATES
-from consumer.evaluation.judging import Basis, Judgements, most_first, only_basis
+from consumer.evaluation.judging import Judgements, JudgingBasis, most_first, only_basis
 from consumer.evaluation.measure import Measures, confusion, measures
-from consumer.evaluation.sample import EXCLUDED, Judged, Sample
-from moderation.ledger.evaluation_runs import Item
+from consumer.evaluation.sample import EXCLUDED, EvaluationSample, Judged
+from moderation.ledger.evaluation_runs import EvaluationItem
 
 SEED = 20_261_128
 FEW_OF_A_CLASS = 50
@@ -52,9 +52,9 @@ class Evaluation:
 
     id: UUID
     subject: Subject
-    sample: Sample
+    sample: EvaluationSample
     document: Mapping[str, Any]
-    basis: Basis | None
+    basis: JudgingBasis | None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Evaluation:
             "report": self.report,
         }
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[EvaluationItem]:
         """Its rows in the ledger."""
         return (item_of(row) for row in self.sample.rows)
 
@@ -101,7 +101,7 @@ def evaluate(
     cost: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Measure what became of the rows."""
-    sample = Sample(judged.rows)
+    sample = EvaluationSample(judged.rows)
     basis = only_basis(judged.bases)
     found = measures(sample, subject.groups, seed=seed, draws=draws)
     counts = confusion(sample)
@@ -132,9 +132,9 @@ def lookup(found: Mapping[str, Any], path: str) -> Mapping[str, Any] | None:
     return at if isinstance(at, Mapping) else None
 
 
-def item_of(row: Judged) -> Item:
+def item_of(row: Judged) -> EvaluationItem:
     scored = row.code is None
-    return Item(
+    return EvaluationItem(
         row=row.row,
         image=row.image,
         assessment_id=row.assessment,
@@ -152,7 +152,7 @@ def item_of(row: Judged) -> Item:
     )
 
 
-def judged_of(item: Item) -> Judged:
+def judged_of(item: EvaluationItem) -> Judged:
     """A row of an earlier run, as it was measured."""
     return Judged(
         row=item.row,
@@ -191,7 +191,11 @@ def _id_of(document: Mapping[str, Any], rows: Sequence[Judged]) -> UUID:
 
 
 def _warnings(
-    sample: Sample, counts: Mapping[str, int], found: Measures, judged: Judgements, basis: Basis | None
+    sample: EvaluationSample,
+    counts: Mapping[str, int],
+    found: Measures,
+    judged: Judgements,
+    basis: JudgingBasis | None,
 ) -> Iterator[str]:
     for name, n in (("Unsafe", counts["tp"] + counts["fn"]), ("Safe", counts["fp"] + counts["tn"])):
         if n < FEW_OF_A_CLASS:

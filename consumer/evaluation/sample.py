@@ -58,7 +58,7 @@ class Judged:
 
 
 @dataclass(slots=True)
-class Sample:
+class EvaluationSample:
     """All rows of a run. The arrays are of the scored ones, in the order of the rows."""
 
     rows: Sequence[Judged]

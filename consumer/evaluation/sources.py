@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from consumer.evaluation.labels import LabelColumns, Labelled, digest_of, labelled, settled
+from consumer.evaluation.labels import LabelColumns, LabelledImage, digest_of, labelled, settled
 from moderation.assessment import SCHEMES
 from moderation.errors import BadSetting, BadSource
 
@@ -24,7 +24,7 @@ class LabelledData:
     """Labelled rows and the digest that a gate names them by."""
 
     name: str
-    rows: list[Labelled]
+    rows: list[LabelledImage]
     sha256: str
 
 
@@ -42,7 +42,7 @@ def read_labelled(name: str, columns: LabelColumns, *, images: Path) -> Labelled
     return LabelledData(name, rows, digest_of(rows, with_uri=True))
 
 
-def _labelled(path: Path, columns: LabelColumns, images: Path) -> Iterator[Labelled]:
+def _labelled(path: Path, columns: LabelColumns, images: Path) -> Iterator[LabelledImage]:
     named: dict[str, str | None] | None = None
     for row in _rows(path):
         if named is None:

@@ -77,7 +77,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class EvaluationItem:
     """A labelled row of a run, as its columns are named in the ledger. uri: where its image is, without secrets."""
 
     row: str
@@ -97,7 +97,7 @@ class Item:
     uri: str | None = None
 
 
-def save_run(engine: Engine, head: Mapping[str, Any], items: Iterator[Item]) -> bool:
+def save_run(engine: Engine, head: Mapping[str, Any], items: Iterator[EvaluationItem]) -> bool:
     """Write a run and its rows, all or nothing; False where exactly this run stands already."""
     written = dict(head)
     for name in ("confusion", "metrics", "report"):
@@ -134,11 +134,11 @@ def find_run(engine: Engine, start: str) -> Run:
     return found[0]
 
 
-def items_of(engine: Engine, run_id: UUID) -> Iterator[Item]:
+def items_of(engine: Engine, run_id: UUID) -> Iterator[EvaluationItem]:
     """The rows of a run, by their names, streamed."""
     with transaction(engine, patience_s=_PATIENCE_S) as connection:
         for row in connection.execution_options(yield_per=_PAGE).execute(_ITEMS, {"run_id": run_id}):
-            yield Item(*row)
+            yield EvaluationItem(*row)
 
 
 def times_used(engine: Engine, data_sha256: str, *, but: UUID) -> int:

@@ -70,7 +70,7 @@ class ToJudge:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ItemOutcome:
     """What became of an assessment. rating and what follows: None unless state is done. judged_under: the revision's id."""
 
     id: UUID
@@ -125,14 +125,14 @@ def submit_rows(engine: Engine, rows: Sequence[ToJudge], *, batch: str, reuse: b
         return connection.execute(_SUBMIT, values).rowcount
 
 
-def outcomes_of_batch(engine: Engine, batch: str) -> Iterator[Outcome]:
+def outcomes_of_batch(engine: Engine, batch: str) -> Iterator[ItemOutcome]:
     """Every assessment of a batch, streamed."""
     yield from _streamed(engine, _OF_BATCH, {"batch": batch})
 
 
 def outcomes_of_uris(
     engine: Engine, uris: Sequence[str], revision: int, *, model: str | None
-) -> Iterator[Outcome]:
+) -> Iterator[ItemOutcome]:
     """The last verdict about each of these places under a revision, whoever submitted it."""
     for start in range(0, len(uris), _PAGE * 10):
         values = {"uris": list(uris[start : start + _PAGE * 10]), "revision": revision, "model": model}
@@ -145,8 +145,8 @@ def cost_of(engine: Engine, ids: Sequence[UUID]) -> Cost:
         return Cost(**connection.execute(_COST, {"ids": list(ids)}).mappings().one())
 
 
-def _streamed(engine: Engine, statement: Any, values: Mapping[str, Any]) -> Iterator[Outcome]:
+def _streamed(engine: Engine, statement: Any, values: Mapping[str, Any]) -> Iterator[ItemOutcome]:
     with transaction(engine, patience_s=_PATIENCE_S) as connection:
         result = connection.execution_options(yield_per=_PAGE).execute(statement, values)
         for row in result:
-            yield Outcome(*row)
+            yield ItemOutcome(*row)

@@ -7,6 +7,7 @@ import pytest
 
 from moderation.ledger import (
     consumer_tables,
+    evaluation_tables,
     export,
     failures,
     operation_tables,

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.errors import InvalidCursor
-from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditSlice, Findings, snapshot
 from moderation.ledger.feed import EVERYTHING, Filter, Page, end, read
 
 _PAGE = 500
@@ -72,7 +72,7 @@ class _Judged:
             yield Filter(batch=self.batch)
 
 
-def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
+def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
     """The next verdicts by id. place: the last one that was looked for; "" for none. Raises OutOfTime."""
     with snapshot(engine, allowance) as connection:
         values = {"after": UUID(place) if place else UUID(int=0), "rows": allowance.rows}
@@ -85,7 +85,7 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         for wanted in random.sample(chosen, _FILTERS):
             passing = [row for row in in_order if row.passes(wanted)]
             _compare(engine, passing, wanted, findings, allowance, pages=_PAGES_FILTERED)
-    return Slice(str(rows[-1].id) if len(rows) == allowance.rows else None, len(rows), findings.all())
+    return AuditSlice(str(rows[-1].id) if len(rows) == allowance.rows else None, len(rows), findings.all())
 
 
 def _compare(

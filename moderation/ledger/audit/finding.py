@@ -70,7 +70,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class AuditSlice:
     """What one slice came to. place: where the next one begins; None where this was the last.
 
     rows: how many were compared. left_out: how many counts were left out, since they would have read too much.

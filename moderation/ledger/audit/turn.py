@@ -14,7 +14,14 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Engine, Row, text
 
-from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Findings, OutOfTime, Slice
+from moderation.ledger.audit.finding import (
+    Allowance,
+    AuditCheck,
+    AuditFinding,
+    AuditSlice,
+    Findings,
+    OutOfTime,
+)
 from moderation.ledger.audit.run import PARTS
 from moderation.ledger.engine import autocommit
 from moderation.settings import AuditSettings
@@ -56,7 +63,7 @@ class _Part:
     taken_at: datetime
     ended: bool = False
 
-    def moved(self, looked: Slice) -> None:
+    def moved(self, looked: AuditSlice) -> None:
         self.rows += looked.rows
         self.found.update({one.check.value: one.count for one in looked.findings})
         self.place, self.ended = looked.place or "", looked.place is None

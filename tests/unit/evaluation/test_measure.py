@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from consumer.evaluation.measure import confusion, measures
-from consumer.evaluation.sample import Judged, Sample
+from consumer.evaluation.sample import EvaluationSample, Judged
 
 
 def judged(row: str, *, unsafe: bool, said: bool, image: str | None = None, **fields: object) -> Judged:
@@ -28,7 +28,7 @@ def test_what_has_no_verdict_is_counted_by_code_and_never_scored() -> None:
         judged("l3", unsafe=True, said=False, code="not_found"),
         judged("l4", unsafe=True, said=False, code="other_policy"),
     ]
-    sample = Sample([*some(), *lost])
+    sample = EvaluationSample([*some(), *lost])
     found = measures(sample, [], seed=1, draws=200)
     assert confusion(sample) == {"tp": 8, "fn": 2, "fp": 1, "tn": 9}
     assert sample.not_scored == {"not_found": 2, "malformed_answer": 1, "other_policy": 1}
@@ -38,7 +38,7 @@ def test_what_has_no_verdict_is_counted_by_code_and_never_scored() -> None:
 
 def test_slices_have_their_own_n_and_intervals() -> None:
     rows = [dataclasses.replace(row, groups=("web" if at % 2 else None,)) for at, row in enumerate(some())]
-    found = measures(Sample(rows), ["source"], seed=1, draws=200)
+    found = measures(EvaluationSample(rows), ["source"], seed=1, draws=200)
     assert found["category"]["O2"]["recall"]["n"] == 5
     assert found["category"]["O2"]["recall"]["value"] == pytest.approx(0.8)
     assert found["category"]["NA"]["recall"]["value"] is None
@@ -55,7 +55,7 @@ def test_flips_are_pairs_of_one_image_rated_apart_under_two_policies() -> None:
         judged("3", image="c", unsafe=True, said=True, policy="p1"),
         judged("3b", image="c", unsafe=False, said=False, policy="p1"),  # people disagree: no flip
     ]
-    found = measures(Sample(rows), [], seed=1, draws=200)
+    found = measures(EvaluationSample(rows), [], seed=1, draws=200)
     assert (found["flips"]["both"]["value"], found["flips"]["both"]["n"]) == (0.5, 2)
     assert (found["per"]["value"], found["per"]["n"]) == (0.5, 2)
     balanced = (3 / 3 + 2 / 3) / 2
@@ -70,19 +70,19 @@ def test_a_category_is_right_where_the_verdict_names_the_label() -> None:
     ]
     rows[0] = dataclasses.replace(rows[0], said="O2")
     rows[1] = dataclasses.replace(rows[1], said="O3")
-    found = measures(Sample(rows), [], seed=1, draws=200)["category_accuracy"]
+    found = measures(EvaluationSample(rows), [], seed=1, draws=200)["category_accuracy"]
     assert (found["value"], found["n"]) == (0.5, 2)
 
 
 def test_the_band_is_what_asks_for_a_person_and_errors_are_counted_outside_of_it() -> None:
     rows = [dataclasses.replace(row, needs_review=not row.right) for row in some()]
-    found = measures(Sample(rows), [], seed=1, draws=200)["band"]
+    found = measures(EvaluationSample(rows), [], seed=1, draws=200)["band"]
     assert found["abstained"]["value"] == pytest.approx(3 / 20)
     assert found["error_outside"]["value"] == 0
     assert found["error_outside"]["n"] == 17
 
 
 def test_an_empty_sample_is_measured_as_not_known() -> None:
-    found = measures(Sample([]), ["source"], seed=1, draws=200)
+    found = measures(EvaluationSample([]), ["source"], seed=1, draws=200)
     assert found["recall"] == {"value": None, "lower95": None, "upper95": None, "n": 0}
     assert "auroc" not in found
