@@ -26,8 +26,8 @@ class WorkerStatus(BaseModel):
     """One worker process. started_at: with its name, what tells it from one that took the name over.
 
     live: its loops turn; hangs says which do not. ready: it would take and finish an item now; waiting says for what
-    it waits otherwise. in_hand counts messages that are worked on, in_flight images that the judge is asked about; both
-    with the most that there may be. gpu: None without one. runtime and what follows: None while it is not known.
+    it waits otherwise. in_hand counts busy threads, in_flight images that the judge is asked about; both with the
+    most that there may be. gpu: None without one. runtime and what follows: None while it is not known.
     """
 
     model_config = ConfigDict(frozen=True)

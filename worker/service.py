@@ -75,7 +75,7 @@ class WorkerService:
             self._components.judge.check,
             conditions=self.conditions,
             tick=partial(self.liveness.beat, "gate"),
-            is_idle=lambda: not self.limiter.busy,
+            is_idle=lambda: not self.limiter.busy_threads,
         )
         queue = QueueSettings()
         self._fan_out = FanOut(self.limiter, threads=settings.threads)
@@ -140,7 +140,8 @@ class WorkerService:
     def _show(self) -> None:
         """The metrics that are read from us rather than counted."""
         metrics.IN_HAND.set_function(lambda: len(self.processor.held_claims))
-        metrics.IN_HAND_LIMIT.set_function(lambda: self.limiter.most_in_hand)
+        metrics.BUSY_THREADS.set_function(lambda: self.limiter.busy_threads)
+        metrics.BUSY_THREADS_LIMIT.set_function(lambda: self.limiter.busy_threads_limit)
         metrics.IN_FLIGHT.set_function(lambda: self.limiter.in_flight)
         metrics.IN_FLIGHT_LIMIT.set_function(lambda: self.limiter.limit)
         metrics.GATE_OPEN.set_function(lambda: self.intake_gate.is_open)
@@ -216,8 +217,8 @@ class WorkerService:
             ready=not hangs and not waiting,
             hangs=hangs,
             waiting=waiting,
-            in_hand=self.limiter.busy,
-            in_hand_most=self.limiter.most_in_hand,
+            in_hand=self.limiter.busy_threads,
+            in_hand_most=self.limiter.busy_threads_limit,
             in_flight=self.limiter.in_flight,
             in_flight_most=self.limiter.limit,
             in_flight_phase=self.limiter.phase,

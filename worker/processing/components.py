@@ -60,11 +60,11 @@ def make_limiter(settings: WorkerSettings) -> ConcurrencyLimiter:
     threads = settings.threads
     if not settings.finds_in_flight:
         return ConcurrencyLimiter(
-            AdaptiveLimit(start=threads, least=threads, most=threads), most_in_hand=threads
+            AdaptiveLimit(start=threads, least=threads, most=threads), most_threads=threads
         )
     most = settings.in_flight_most
     start = min(settings.in_flight_start * max(1, len(settings.sglang_url)), most)
     return ConcurrencyLimiter(
         AdaptiveLimit(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
-        most_in_hand=threads,
+        most_threads=threads,
     )
