@@ -31,7 +31,7 @@ from moderation.doorbell import MORE
 
 
 class QoS(kombu_redis.QoS):
-    """Counts what is in hand, in memory alone, so that prefetch means concurrency.
+    """Counts busy threads, in memory alone, so that prefetch means concurrency.
 
     weigh: how many threads a message of so many rows will need. apart: how many threads are at work on rows that were
     taken out of their messages. Both are the worker's to set.
@@ -47,14 +47,14 @@ class QoS(kombu_redis.QoS):
         self._counting = threading.Lock()  # taken and acknowledged in the threads that work
 
     @property
-    def in_hand(self) -> int:
+    def threads(self) -> int:
         """Threads at work, or about to be."""
         with self._counting:
             more = sum(self._more.values())
         return len(self._delivered or ()) - len(self._dirty or ()) + more + self.apart()
 
     def can_consume(self) -> bool:
-        return not self.prefetch_count or self.in_hand < self.prefetch_count
+        return not self.prefetch_count or self.threads < self.prefetch_count
 
     def append(self, message: Any, delivery_tag: str) -> None:
         virtual.QoS.append(self, message, delivery_tag)

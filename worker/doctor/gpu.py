@@ -11,7 +11,7 @@ from moderation.services.child import free_port
 from worker.doctor.check import Check, CheckState
 from worker.doctor.weights import model
 from worker.gpu.devices import Gpu, GpuMissing, gpus
-from worker.health.status_report import ProbeSettings, probe_addresses
+from worker.health.probe_address import ProbeSettings, probe_addresses
 from worker.runtime import versions
 from worker.runtime.settings import RuntimeSettings
 

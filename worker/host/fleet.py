@@ -9,7 +9,7 @@ from moderation.errors import BadSetting
 from moderation.services.child import ChildProcess
 from moderation.services.resolve import Services
 from worker.gpu.devices import Gpu
-from worker.health.status_report import ProbeSettings
+from worker.health.probe_address import ProbeSettings
 from worker.host.child_processes import (
     STOP_WORKER_S,
     SupervisedProcess,
