@@ -119,15 +119,15 @@ def roles_status(engine: Engine) -> RolesStatus:
 
 def _statements(missing: set[str], schema: str) -> list[str]:
     tables = ", ".join((*_READABLE, *HIDDEN, *_VIEWS, "open_work"))
-    found = []
+    statements = []
     for role, grants in GRANTS.items():
         if role in missing:
             continue
-        found += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
-        found += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
+        statements += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
+        statements += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
     if OWNER not in missing:
-        found += [
+        statements += [
             f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER}",
             f"GRANT {_KEEP} ON {tables} TO {OWNER}",
         ]
-    return found
+    return statements

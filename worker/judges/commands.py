@@ -61,7 +61,7 @@ def calibrate(
         slope, offset = fit(items, method.value)
     except ValueError as error:
         raise BadSource(f"{labels}: {error}") from error
-    found = Calibration(
+    calibration = Calibration(
         model=model,
         mode=mode,
         policy=policy,
@@ -71,8 +71,8 @@ def calibrate(
         fitted_on=len(items),
         fitted_at=datetime.now(UTC).date(),
     )
-    found.write(out)
-    _tell(found, items, out)
+    calibration.write(out)
+    _tell(calibration, items, out)
 
 
 def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
@@ -82,14 +82,14 @@ def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadSource(f"{path}: cannot be read") from error
     wanted = {"model": model, "template_mode": mode, "policy": policy}
-    found = []
+    items = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
         line = _line(text, f"{path}:{number}")
         if all(getattr(line, key) in (None, value) for key, value in wanted.items()):
-            found.append(Labelled(line.p_unsafe, line.label is Rating.UNSAFE))
-    return found
+            items.append(Labelled(line.p_unsafe, line.label is Rating.UNSAFE))
+    return items
 
 
 def _line(text: str, where: str) -> _LabelledLine:
@@ -102,13 +102,13 @@ def _line(text: str, where: str) -> _LabelledLine:
         raise BadSource(f"{where}: is no JSON") from error
 
 
-def _tell(found: Calibration, items: Sequence[Labelled], out: Path) -> None:
+def _tell(calibration: Calibration, items: Sequence[Labelled], out: Path) -> None:
     labels = [item.unsafe for item in items]
     before = quality([item.p_unsafe for item in items], labels)
-    after = quality(held_out(items, found.method), labels)
+    after = quality(held_out(items, calibration.method), labels)
     typer.echo(
         f"{len(items)} labels, {sum(labels)} of them Unsafe\n"
-        f"slope {found.slope:.4f}, offset {found.offset:+.4f}\n"
+        f"slope {calibration.slope:.4f}, offset {calibration.offset:+.4f}\n"
         f"as the model gave it     {_shown(before)}\n"
         f"calibrated, held out     {_shown(after)}\n"
         f"wrote {out}",
@@ -116,5 +116,7 @@ def _tell(found: Calibration, items: Sequence[Labelled], out: Path) -> None:
     )
 
 
-def _shown(found: Quality) -> str:
-    return f"log loss {found.log_loss:.4f}   Brier {found.brier:.4f}   calibration error {found.ece:.4f}"
+def _shown(quality: Quality) -> str:
+    return (
+        f"log loss {quality.log_loss:.4f}   Brier {quality.brier:.4f}   calibration error {quality.ece:.4f}"
+    )

@@ -70,7 +70,7 @@ def _scales_logprobs(client: SglangClient, deadline: Deadline) -> bool:
 def _margin(client: SglangClient, temperature: float, deadline: Deadline) -> float | None:
     sampling = {"temperature": temperature, "max_new_tokens": 1}
     asked = Request(_PROBE, sampling, logprob_ids=(SAFE_ID, UNSAFE_ID))
-    found = client.generate(asked, deadline=deadline).rating_logprobs(0)
-    if found is None or found.safe is None or found.unsafe is None:
+    logprobs = client.generate(asked, deadline=deadline).rating_logprobs(0)
+    if logprobs is None or logprobs.safe is None or logprobs.unsafe is None:
         return None
-    return found.unsafe - found.safe
+    return logprobs.unsafe - logprobs.safe
