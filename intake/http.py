@@ -64,10 +64,10 @@ class HttpSource:
         with self._pool.within(budget):
             for _ in range(self._settings.max_redirects + 1):
                 with self._slots.of(at.host, budget):
-                    found = self._get(at, start.authorization if at.origin == start.origin else None)
-                if isinstance(found, Fetched):
-                    return found
-                at = _follow(at, found)
+                    answer = self._get(at, start.authorization if at.origin == start.origin else None)
+                if isinstance(answer, Fetched):
+                    return answer
+                at = _follow(at, answer)
         raise HostRefused(f"more than {self._settings.max_redirects} redirects")
 
     def close(self) -> None:

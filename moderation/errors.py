@@ -333,10 +333,10 @@ def error_named(code: str, message: str) -> VetlineError:
 
 
 def _by_code() -> dict[str, type[VetlineError]]:
-    found: dict[str, type[VetlineError]] = {}
-    left = [VetlineError]
-    while left:
-        kind = left.pop()
-        found[kind.code] = kind
-        left += kind.__subclasses__()
-    return found
+    classes: dict[str, type[VetlineError]] = {}
+    to_visit = [VetlineError]
+    while to_visit:
+        kind = to_visit.pop()
+        classes[kind.code] = kind
+        to_visit += kind.__subclasses__()
+    return classes

@@ -177,9 +177,9 @@ class LedgerCollector(Collector):
             return None
 
 
-def _gauge(told: Described, values: Mapping[Any, float]) -> Metric:
+def _gauge(described: Described, values: Mapping[Any, float]) -> Metric:
     """values: by the labels' values, a tuple."""
-    family = GaugeMetricFamily(told.name, told.help, labels=told.labels)
+    family = GaugeMetricFamily(described.name, described.help, labels=described.labels)
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
@@ -190,9 +190,9 @@ def _counts(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
 
 
 def _waiting(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
-    found = {row["priority"]: row for row in rows}
+    by_priority = {row["priority"]: row for row in rows}
     values = {
-        (priority.name.lower(), stage): found.get(priority.value, {}).get(stage, 0)
+        (priority.name.lower(), stage): by_priority.get(priority.value, {}).get(stage, 0)
         for priority in Priority
         for stage in ("due", "later", "rung")
     }
@@ -205,8 +205,8 @@ def _oldest(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
 
 
 def _running(row: dict[str, Any], age_s: float) -> Iterator[Metric]:
-    for field, told in _RUNNING.items():
-        yield _gauge(told, {(): row[field]})
+    for field, described in _RUNNING.items():
+        yield _gauge(described, {(): row[field]})
 
 
 def _workers(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
@@ -222,15 +222,15 @@ def _sweep(row: dict[str, Any] | None, age_s: float) -> Iterator[Metric]:
     if row is None:
         return
     yield _gauge(_SWEEP_AGE, {(): row["age_s"] + age_s})
-    for field, told in _SWEPT.items():
-        family = CounterMetricFamily(told.name, told.help)
+    for field, described in _SWEPT.items():
+        family = CounterMetricFamily(described.name, described.help)
         family.add_metric((), row[field])
         yield family
 
 
 def _audit(row: dict[str, int], age_s: float) -> Iterator[Metric]:
-    for field, told in _AUDIT.items():
-        yield _gauge(told, {(): row[field]})
+    for field, described in _AUDIT.items():
+        yield _gauge(described, {(): row[field]})
     missing = row["accepted"] - row["open"] - row["terminal"]
     yield _gauge(_UNACCOUNTED, {(): abs(missing) + row["stray_verdicts"]})
 
@@ -256,8 +256,8 @@ def _scores(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
 
 def _reconciled(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
     yield _gauge(_BREACHES, {(check,): count for check, count in standing(rows).items()})
-    for field, told in _AUDIT_TIMES.items():
-        yield _gauge(told, {(row["part"],): row[field] or 0 for row in rows})
+    for field, described in _AUDIT_TIMES.items():
+        yield _gauge(described, {(row["part"],): row[field] or 0 for row in rows})
     yield _gauge(_AUDIT_ROWS, {(row["part"],): row["rows"] for row in rows})
 
 

@@ -41,9 +41,9 @@ DESCRIBED: list[Described] = []
 
 def describe(kind: Kind, name: str, help_: str, labels: Sequence[str] = (), *, where: str) -> Described:
     """Note a metric, so that docs, dashboards and alerts can be checked against what there is."""
-    told = Described(name, kind, tuple(labels), help_, where)
-    DESCRIBED.append(told)
-    return told
+    described = Described(name, kind, tuple(labels), help_, where)
+    DESCRIBED.append(described)
+    return described
 
 
 def _counter(name: str, help_: str, labels: Sequence[str] = (), *, where: str = "worker") -> Counter:

@@ -81,10 +81,10 @@ class QoS(kombu_redis.QoS):
             self.ack(delivery_tag)
 
     def _put_back(self, message: Any) -> None:
-        told = message.delivery_info
+        delivery = message.delivery_info
         channel: Any = self.channel  # kombu's stubs know little of it
         with channel.conn_or_acquire() as client, client.pipeline() as pipe:
-            channel._do_restore_message(message._raw, told["exchange"], told["routing_key"], pipe)
+            channel._do_restore_message(message._raw, delivery["exchange"], delivery["routing_key"], pipe)
             pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:

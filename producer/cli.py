@@ -136,8 +136,8 @@ class _Run:
 
     def submitting(self, reading: SourceOptions, *, from_start: bool) -> Position:
         services = self._stack.enter_context(resolve(need_redis=True))
-        meant = [*self._meant(reading), _ledger_meant(services)]
-        checkpoint = self._stack.enter_context(Checkpoint(self._folder, meant))
+        job = [*self._meant(reading), _ledger_meant(services)]
+        checkpoint = self._stack.enter_context(Checkpoint(self._folder, job))
         client = self._stack.enter_context(Client(services.database_url, services.redis_url))
         place = self._start(checkpoint, services, from_start=from_start)
         self.rejects = Rejects(self._refused or checkpoint.refused_path, keep_bytes=place.refused_bytes)

@@ -227,8 +227,8 @@ class WorkerService:
     def _leave(self, exit_code: int) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""
         _later(_GIVE_BACK_S, os._exit, exit_code)
-        given = self.processor.give_back_all()
-        log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
+        count = self.processor.give_back_all()
+        log.warning("drain_timed_out", given_back=count, drain_s=self.settings.drain_s)
         self._registration.stop()
         os._exit(exit_code)
 

@@ -101,8 +101,8 @@ def add(
         added = registry.add(engine, policy, by=who, reason=why)
     _warn(added.policy)
     if as_json:
-        told = {"policy": added.policy.ref, "added": added.new, "warnings": warnings(added.policy)}
-        print_json(told)
+        output = {"policy": added.policy.ref, "added": added.new, "warnings": warnings(added.policy)}
+        print_json(output)
     else:
         talk(
             f"added {added.policy.ref}"
@@ -121,16 +121,16 @@ def diff(
 
     Says what changed from A to B, and whether the model reads another text.
     """
-    found = _found(before, after)
-    told = describe_diff(found[0], found[1])
+    policies = _found(before, after)
+    description = describe_diff(policies[0], policies[1])
     # A file is called by its name: its revision may not be given yet.
-    told = told.model_copy(
+    description = description.model_copy(
         update={side: name for side, name in (("before", before), ("after", after)) if _is_file(name)}
     )
     if as_json:
-        print_json(told)
+        print_json(description)
     else:
-        typer.echo("\n".join(told.lines))
+        typer.echo("\n".join(description.lines))
 
 
 @_policy.command()

@@ -88,10 +88,10 @@ def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> No
     values = {"name": name, "filter": to_json(wanted.given()).decode()} | _place(start)
     with autocommit(engine) as connection:
         connection.execute(_ADD, values)
-        standing = Filter(**connection.execute(_FILTER, {"name": name}).scalar_one())
-    if standing != wanted:
-        said = ", ".join(f"{key}={value}" for key, value in standing.given().items()) or "everything"
-        raise InvalidConsumer(f"the consumer {name} reads {said}; take another name for another filter")
+        stored = Filter(**connection.execute(_FILTER, {"name": name}).scalar_one())
+    if stored != wanted:
+        words = ", ".join(f"{key}={value}" for key, value in stored.given().items()) or "everything"
+        raise InvalidConsumer(f"the consumer {name} reads {words}; take another name for another filter")
 
 
 def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[ConsumerLease, Cursor] | None:

@@ -72,8 +72,8 @@ def progress(engine: Engine, *, batch: str | None = None, tenant: str | None = N
 def counts(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> dict[str, int]:
     """How many assessments are in each state; states with none are left out."""
     with autocommit(engine) as connection:
-        found = connection.execute(_COUNTS, {"batch": batch, "tenant": tenant})
-        return {row.state: row.n for row in found}
+        rows = connection.execute(_COUNTS, {"batch": batch, "tenant": tenant})
+        return {row.state: row.n for row in rows}
 
 
 def queued(engine: Engine) -> int:

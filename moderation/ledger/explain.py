@@ -34,11 +34,11 @@ _RELATED = text("""
 
 def explanation(engine: Engine, id_: UUID) -> Row | None:
     """One assessment with its attempts, its verdict and what it is related to. None where there is no such id."""
-    found = _all(engine, _ONE, id_)
-    if not found:
+    rows = _all(engine, _ONE, id_)
+    if not rows:
         return None
     verdict = _all(engine, _VERDICT, id_)
-    return found[0] | {
+    return rows[0] | {
         "attempts": _all(engine, _ATTEMPTS, id_),
         "verdict": verdict[0] if verdict else None,
         "related": _all(engine, _RELATED, id_),

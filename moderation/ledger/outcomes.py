@@ -171,5 +171,5 @@ def _write(engine: Engine, statement: TextClause, values: dict[str, Any]) -> Wri
     with autocommit(engine) as connection:
         if connection.execute(statement, values).scalar_one():
             return WriteResult.WRITTEN
-        standing = connection.execute(_OWN, {k: values[k] for k in ("id", "attempt", "worker")}).scalar()
-        return WriteResult.REPEATED if standing == values["outcome"] else WriteResult.LOST
+        own_outcome = connection.execute(_OWN, {k: values[k] for k in ("id", "attempt", "worker")}).scalar()
+        return WriteResult.REPEATED if own_outcome == values["outcome"] else WriteResult.LOST

@@ -92,20 +92,20 @@ def pin(engine: Engine, refs: Iterable[str], *, unreleased: bool = False) -> dic
     wanted = {ref: parse_ref(ref) for ref in set(refs)}
     current = [policy for policy, revision in wanted.values() if revision is None]
     exact = [(policy, revision) for policy, revision in wanted.values() if revision is not None]
-    found: dict[tuple[str, int | None], PinnedPolicy] = {}
+    pinned: dict[tuple[str, int | None], PinnedPolicy] = {}
     with autocommit(engine) as connection:
         if current:
             for row in connection.execute(_CURRENT, {"policies": current}):
-                found[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
+                pinned[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
         if exact:
             names, revisions = [list(column) for column in zip(*exact, strict=True)]
             values = {"policies": names, "revisions": revisions, "unreleased": unreleased}
             for row in connection.execute(_EXACT, values):
                 found[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
         for ref, key in wanted.items():
-            if key not in found:
+            if key not in pinned:
                 raise _not_to_be_had(connection, ref, *key)
-    return {ref: found[key] for ref, key in wanted.items()}
+    return {ref: pinned[key] for ref, key in wanted.items()}
 
 
 def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:

@@ -115,8 +115,8 @@ def revision_change(engine: Engine, policy: str, *, from_revision: int, to_revis
 def count_chosen(engine: Engine, change: RevisionChange, choice: ReassessFilter) -> int:
     """How many verdicts the choice means now."""
     with transaction(engine, patience_s=REPORT_S) as connection:
-        found = int(connection.execute(_COUNT, _values(change, choice)).scalar_one())
-    return found if choice.sample is None else min(found, choice.sample)
+        count = int(connection.execute(_COUNT, _values(change, choice)).scalar_one())
+    return count if choice.sample is None else min(count, choice.sample)
 
 
 def reassess(

@@ -99,12 +99,12 @@ def find(engine: Engine, ref: str) -> RegistryEntry:
     Raises UnknownPolicy.
     """
     policy, revision = parse_ref(ref)
-    found = entries(engine, policy)
+    revisions = entries(engine, policy)
     if revision is not None:
-        found = [entry for entry in found if entry.revision == revision]
-    if not found:
+        revisions = [entry for entry in revisions if entry.revision == revision]
+    if not revisions:
         raise UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
-    return next((entry for entry in found if entry.current), found[-1])
+    return next((entry for entry in revisions if entry.current), revisions[-1])
 
 
 def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") -> AddResult:
@@ -115,10 +115,10 @@ def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") ->
     """
     with transaction(engine) as connection:
         connection.execute(_LOCK_REGISTRY, {"lock": _ONE_AT_A_TIME})
-        standing = _entries(connection, policy.policy)
-        if same := _same(policy, standing):
+        existing = _entries(connection, policy.policy)
+        if same := _same(policy, existing):
             return AddResult(same.content, new=False)
-        numbered = policy.at_revision(_number(policy, standing))
+        numbered = policy.at_revision(_number(policy, existing))
         check_size(numbered)
         if numbered.revision > 1 and not reason:
             raise PolicyError(f"{numbered.ref} changes a policy: say why, with --reason")
@@ -145,23 +145,23 @@ def _names_number(policy: PolicyRevision) -> bool:
     return "revision" in policy.model_fields_set
 
 
-def _same(policy: PolicyRevision, standing: list[RegistryEntry]) -> RegistryEntry | None:
+def _same(policy: PolicyRevision, existing: list[RegistryEntry]) -> RegistryEntry | None:
     """The entry that says what this policy says, under its number or, where it has none, as the current one."""
-    for entry in standing:
-        meant = entry.revision == policy.revision if _names_number(policy) else entry.current
-        if meant and entry.content.at_revision(1) == policy.at_revision(1):
+    for entry in existing:
+        is_the_one = entry.revision == policy.revision if _names_number(policy) else entry.current
+        if is_the_one and entry.content.at_revision(1) == policy.at_revision(1):
             return entry
     return None
 
 
-def _number(policy: PolicyRevision, standing: list[RegistryEntry]) -> int:
-    newest = max((entry.revision for entry in standing), default=0)
+def _number(policy: PolicyRevision, existing: list[RegistryEntry]) -> int:
+    newest = max((entry.revision for entry in existing), default=0)
     if not _names_number(policy):
         return newest + 1
     if policy.revision > newest:
         return policy.revision
-    taken = any(entry.revision == policy.revision for entry in standing)
-    problem = "stands with other content, and a revision never changes" if taken else "is past"
+    is_taken = any(entry.revision == policy.revision for entry in existing)
+    problem = "stands with other content, and a revision never changes" if is_taken else "is past"
     raise PolicyError(
         f"{policy.ref} {problem}; the next free revision is {newest + 1}: name that, or leave `revision` out"
     )

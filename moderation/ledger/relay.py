@@ -214,16 +214,16 @@ class _Relay:
 
     def _shared_out(self, lanes: Sequence[_Lane], limit: int) -> dict[int, int]:
         """The most rows that each lane may bring; lanes under one cap share what it leaves."""
-        left = dict(self._room)
+        room = dict(self._room)
         each = max(_LEAST, -(-limit // max(1, len(lanes))))
         most: dict[int, int] = {}
         for lane in lanes:
-            capped = [target for target in lane.targets if target in left]
-            count = min([each, limit, *(left[target] for target in capped)])
+            capped = [target for target in lane.targets if target in room]
+            count = min([each, limit, *(room[target] for target in capped)])
             if count > 0:
                 most[lane.lane] = count
                 for target in capped:
-                    left[target] -= count
+                    room[target] -= count
         return most
 
     def _note(self, rows: Iterable[object]) -> None:

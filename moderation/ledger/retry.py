@@ -101,9 +101,9 @@ def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) 
     """Cancel up to `limit` assessments that no worker has claimed."""
     with transaction(engine) as connection:
         rows = connection.execute(_CANCEL, selection.values() | {"limit": limit}).all()
-        told = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
-        if told:
-            connection.execute(_REDACT, {"ids": list(told), "uris": list(told.values())})
+        shown_uris = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
+        if shown_uris:
+            connection.execute(_REDACT, {"ids": list(shown_uris), "uris": list(shown_uris.values())})
     return [row.id for row in rows]
 
 

@@ -142,11 +142,11 @@ def _statements(missing: set[str], schema: str) -> list[str]:
     for role, grants in GRANTS.items():
         if role in missing:
             continue
-        found += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
-        found += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
+        statements += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
+        statements += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
     if OWNER not in missing:
-        found += [
+        statements += [
             f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER}",
             f"GRANT {_KEEP} ON {tables} TO {OWNER}",
         ]
-    return found
+    return statements

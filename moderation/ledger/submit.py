@@ -97,13 +97,13 @@ def _known(
     if not keyed:
         return {}
     policies, keys = zip(*keyed, strict=True)
-    found = {
+    existing = {
         (row.policy, row.key): row
         for row in connection.execute(_KNOWN, {"policies": list(policies), "keys": list(keys)})
     }
     tickets = {}
     for s, pin, id_ in rows:
-        if (standing := found.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
+        if (standing := existing.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
             ref = f"{pin.policy}@{standing.revision}"
             tickets[id_] = Ticket(standing.id, ref, known=True, cancelled=standing.cancelled)
     return tickets

@@ -69,5 +69,5 @@ def unregister_worker(engine: Engine, name: str, started_at: datetime) -> None:
 def counts(engine: Engine) -> dict[str, Any]:
     """How many workers are ready, waiting for something, or silent: not heard of in time, for up to a day."""
     with autocommit(engine) as connection:
-        found = {row.state: row.count for row in connection.execute(_COUNTS)}
-    return {state: found.get(state, 0) for state in STATES}
+        numbers = {row.state: row.count for row in connection.execute(_COUNTS)}
+    return {state: numbers.get(state, 0) for state in STATES}

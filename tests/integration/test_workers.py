@@ -1,6 +1,5 @@
 """Workers in the ledger: as they say they are, silent when they say no more, gone at their end or a day later."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -99,7 +98,9 @@ def test_an_end_takes_its_own_row_and_not_that_of_one_which_took_the_name_over(
     first = worker_status("w1")
     register_worker(ledger, first, silent_after_s=30)
     register_worker(
-        ledger, replace(first, started_at=first.started_at + timedelta(seconds=later_s)), silent_after_s=30
+        ledger,
+        first.model_copy(update={"started_at": first.started_at + timedelta(seconds=later_s)}),
+        silent_after_s=30,
     )
     unregister_worker(ledger, "w1", first.started_at)
     assert set(shown(ledger)) == ({"w1"} if later_s else set())

@@ -46,15 +46,15 @@ def write_probe_address(probe: ProbeAddress) -> Path | None:
 
 def probe_addresses() -> list[ProbeAddress]:
     """Those of workers that run; notes of workers that were killed are taken away."""
-    found = []
+    probes = []
     for path in sorted(_folder().glob("*.json")):
         with suppress(OSError, ValidationError):
             probe = ProbeAddress.model_validate_json(path.read_bytes())
             if _runs(probe.pid):
-                found.append(probe)
+                probes.append(probe)
             else:
                 path.unlink()
-    return found
+    return probes
 
 
 def _folder() -> Path:

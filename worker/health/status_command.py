@@ -34,8 +34,8 @@ def worker_status(*, port: int | None, live_only: bool, as_json: bool) -> int:
 
 def _to_ask(port: int | None) -> Sequence[ProbeAddress]:
     settings = ProbeSettings()
-    if port is None and (found := probe_addresses()):
-        return found
+    if port is None and (probes := probe_addresses()):
+        return probes
     wanted = port or settings.port
     return [ProbeAddress(pid=0, address=settings.address, port=wanted)] if wanted else []
 

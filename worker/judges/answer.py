@@ -67,10 +67,10 @@ def _object(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise Malformed("duplicate_key")
-    return found
+    return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -139,14 +139,14 @@ def salvage(text: str, names: Collection[str]) -> ParsedAnswer:
 def _cut_rationale(tail: str) -> str:
     if _BETWEEN.fullmatch(tail):
         return ""
-    found = _RATIONALE.fullmatch(tail)
-    if found is None:
+    match = _RATIONALE.fullmatch(tail)
+    if match is None:
         raise Malformed("not_a_cut_answer")
-    end = found["end"]
+    end = match["end"]
     closed = re.fullmatch(f'"{_WS}', end)  # only the brace is missing
     if end and not closed and not _CUT_ESCAPE.fullmatch(end):
         raise Malformed("not_a_cut_answer")
-    rationale: str = json.loads(f'"{found["text"]}"')
+    rationale: str = json.loads(f'"{match["text"]}"')
     if rationale and "\ud800" <= rationale[-1] <= "\udbff":
         rationale = rationale[:-1]  # the other half of the pair was cut off
     return _check_storable(rationale)
@@ -160,9 +160,9 @@ _BRIEF = re.compile(
 
 def read_brief(text: str, names: Collection[str]) -> ParsedAnswer:
     """Read an answer that was asked for up to the category. Raises Malformed."""
-    found = _BRIEF.fullmatch(text[:MAX_CHARACTERS])
-    if found is None:
+    match = _BRIEF.fullmatch(text[:MAX_CHARACTERS])
+    if match is None:
         raise Malformed("not_brief")
-    category = json.loads(found["category"])
+    category = json.loads(match["category"])
     _check_category(category, names)
-    return ParsedAnswer(Rating(found["rating"]), category, "")
+    return ParsedAnswer(Rating(match["rating"]), category, "")

@@ -103,8 +103,8 @@ class AskSession:
         """P(unsafe) from a one-token question at temperature 0."""
         profile = PROFILES["question"]
         generation = self._generate(Rung.RATING, grammar.OPENING, profile.parameters(), logprobs=True)
-        found = generation.rating_logprobs(0)
-        return p_unsafe(found) if found is not None else None
+        logprobs = generation.rating_logprobs(0)
+        return p_unsafe(logprobs) if logprobs is not None else None
 
     def _ask(self, form: AnswerForm, step: LadderStep) -> Reached | None:
         logprobs = self.wants_p and not self.notes_rating
@@ -193,7 +193,7 @@ class AskSession:
         if (found := generation.rating_logprobs(position)) is None:
             return None
         divided_by = temperature if self.scaled_logprobs and temperature > 0 else 1.0
-        return p_unsafe(found, temperature=divided_by)
+        return p_unsafe(logprobs, temperature=divided_by)
 
     def _note(self, ask: Ask) -> None:
         self.asks.append(ask)

@@ -217,12 +217,12 @@ def quality(probabilities: Sequence[float], labels: Sequence[bool]) -> Quality:
 
 def held_out(items: Sequence[Labelled], method: Method, *, folds: int = 5) -> list[float]:
     """Each item's calibrated probability from a fit that did not see it."""
-    found = [0.0] * len(items)
+    probabilities = [0.0] * len(items)
     by_class = sorted(range(len(items)), key=lambda i: items[i].unsafe)  # so each fold gets both classes
     for fold in range(folds):
         inside = by_class[fold::folds]
         kept = set(inside)
         slope, offset = _fitted([item for i, item in enumerate(items) if i not in kept], method)
         for i in inside:
-            found[i] = sigmoid(slope * logit(items[i].p_unsafe) + offset)
-    return found
+            probabilities[i] = sigmoid(slope * logit(items[i].p_unsafe) + offset)
+    return probabilities

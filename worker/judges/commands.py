@@ -162,14 +162,14 @@ def _read(path: Path, *, model: str, mode: str, policy: str) -> list[Labelled]:
     except (OSError, UnicodeDecodeError) as error:
         raise BadSource(f"{path}: cannot be read") from error
     wanted = {"model": model, "template_mode": mode, "policy": policy}
-    found = []
+    items = []
     for number, text in enumerate(lines, 1):
         if not text.strip():
             continue
         line = _line(text, f"{path}:{number}")
         if all(getattr(line, key) in (None, value) for key, value in wanted.items()):
-            found.append(Labelled(line.p_unsafe, line.label is Rating.UNSAFE))
-    return found
+            items.append(Labelled(line.p_unsafe, line.label is Rating.UNSAFE))
+    return items
 
 
 def _line(text: str, where: str) -> _LabelledLine:
@@ -212,5 +212,7 @@ def _said_of_band(band: Band | None, error: float) -> str:
     )
 
 
-def _shown(found: Quality) -> str:
-    return f"log loss {found.log_loss:.4f}   Brier {found.brier:.4f}   calibration error {found.ece:.4f}"
+def _shown(quality: Quality) -> str:
+    return (
+        f"log loss {quality.log_loss:.4f}   Brier {quality.brier:.4f}   calibration error {quality.ece:.4f}"
+    )

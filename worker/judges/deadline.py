@@ -49,10 +49,10 @@ def _left(timeout: float | None, late: Late) -> float | None:
     deadline = _current.get()
     if deadline is None:
         return timeout
-    left = deadline.left_s()
-    if left <= 0:
+    left_s = deadline.left_s()
+    if left_s <= 0:
         raise late("the deadline has passed")
-    return left if timeout is None else min(timeout, left)
+    return left_s if timeout is None else min(timeout, left_s)
 
 
 class DeadlineStream(TimedStream):
@@ -81,5 +81,5 @@ class DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         wanted = self._connect_timeout_s if timeout is None else min(timeout, self._connect_timeout_s)
-        left = _left(wanted, httpcore.ConnectTimeout)
-        return DeadlineStream(self._inner.connect_tcp(host, port, left, local_address, socket_options))
+        left_s = _left(wanted, httpcore.ConnectTimeout)
+        return DeadlineStream(self._inner.connect_tcp(host, port, left_s, local_address, socket_options))

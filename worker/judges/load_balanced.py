@@ -75,12 +75,12 @@ class LoadBalancedJudge:
 
     def basis(self) -> Basis | None:
         """Known once a server has said it, and while all that have said it agree."""
-        said = {basis for server in self._servers if (basis := server.judge.basis()) is not None}
-        return said.pop() if len(said) == 1 else None
+        bases = {basis for server in self._servers if (basis := server.judge.basis()) is not None}
+        return bases.pop() if len(bases) == 1 else None
 
     def runtime(self) -> Runtime:
         """Of all together: what differs is listed, and the state is how many are in."""
-        told = [server.judge.runtime() for server in self._servers]
+        runtimes = [server.judge.runtime() for server in self._servers]
         there = sum(not server.is_out for server in self._servers)
         return Runtime(
             self.name,

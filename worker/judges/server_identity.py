@@ -104,4 +104,4 @@ def _margin(probed: Generation | None) -> float | None:
     found = probed.rating_logprobs(0) if probed is not None else None
     if found is None or found.safe is None or found.unsafe is None:
         return None
-    return found.unsafe - found.safe
+    return logprobs.unsafe - logprobs.safe

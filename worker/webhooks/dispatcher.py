@@ -84,10 +84,10 @@ class WebhookDispatcher:
     def _run(self) -> None:
         while not self._stopped.is_set():
             # Workers started together would all look in the same instant.
-            heard = self._news.wait(self._settings.look_s * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
+            was_recorded = self._news.wait(self._settings.look_s * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
             self._news.clear()
             try:
-                if heard:
+                if was_recorded:
                     notify_recorded(self._engine)
                 self._ring_due()
             except LedgerUnavailable as exc:

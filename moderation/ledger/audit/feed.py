@@ -129,12 +129,12 @@ def _compare_page(
     page: Page, after: Cursor, expected: Sequence[_Judged], wanted: Filter, findings: Findings
 ) -> None:
     """expected: those of the slice that stand in what this page covers."""
-    given = {one.assessment_id: one.cursor for one in page.verdicts}
+    cursors = {one.assessment_id: one.cursor for one in page.verdicts}
     asked = _asked(wanted)
     for row in expected:
-        if row.id not in given:
+        if row.id not in cursors:
             findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{asked}")
-        elif given[row.id] != row.place:
+        elif cursors[row.id] != row.place:
             findings.note(AuditCheck.FEED, _MISPLACED, f"{row.id}{asked}")
     last = after
     for one in page.verdicts:

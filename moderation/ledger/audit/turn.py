@@ -98,11 +98,11 @@ def places(engine: Engine) -> list[dict[str, Any]]:
 
 def standing(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Breaches by check, of what `places` read: of the last whole round, or of this one where there are more by now."""
-    found = dict.fromkeys((check.value for check in AuditCheck), 0)
+    counts = dict.fromkeys((check.value for check in AuditCheck), 0)
     for row in rows:
         for check in row["found"].keys() | row["found_before"].keys():
-            found[check] += max(row["found"].get(check, 0), row["found_before"].get(check, 0))
-    return found
+            counts[check] += max(row["found"].get(check, 0), row["found_before"].get(check, 0))
+    return counts
 
 
 def _take(engine: Engine, settings: AuditSettings) -> list[_Part]:
