@@ -101,7 +101,7 @@ def pin(engine: Engine, refs: Iterable[str], *, unreleased: bool = False) -> dic
             names, revisions = [list(column) for column in zip(*exact, strict=True)]
             values = {"policies": names, "revisions": revisions, "unreleased": unreleased}
             for row in connection.execute(_EXACT, values):
-                found[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
+                pinned[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
         for ref, key in wanted.items():
             if key not in pinned:
                 raise _not_to_be_had(connection, ref, *key)

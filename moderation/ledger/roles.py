@@ -138,7 +138,7 @@ def roles_status(engine: Engine) -> RolesStatus:
 
 def _statements(missing: set[str], schema: str) -> list[str]:
     tables = ", ".join((*_READABLE, *HIDDEN, *_VIEWS, *_POLICY_VIEWS, "open_work"))
-    found = []
+    statements = []
     for role, grants in GRANTS.items():
         if role in missing:
             continue

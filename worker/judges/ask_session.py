@@ -190,7 +190,7 @@ class AskSession:
             return None
         if (noted := generation.noted_rating(position)) is not None:
             return p_unsafe(noted)
-        if (found := generation.rating_logprobs(position)) is None:
+        if (logprobs := generation.rating_logprobs(position)) is None:
             return None
         divided_by = temperature if self.scaled_logprobs and temperature > 0 else 1.0
         return p_unsafe(logprobs, temperature=divided_by)

@@ -84,10 +84,10 @@ class LoadBalancedJudge:
         there = sum(not server.is_out for server in self._servers)
         return Runtime(
             self.name,
-            f"{there} of {len(told)} servers",
-            ", ".join(sorted({one.version for one in told if one.version})) or None,
-            ", ".join(sorted({one.model for one in told if one.model})) or None,
-            _together([one.at_once for one in told]),
+            f"{there} of {len(runtimes)} servers",
+            ", ".join(sorted({one.version for one in runtimes if one.version})) or None,
+            ", ".join(sorted({one.model for one in runtimes if one.model})) or None,
+            _together([one.at_once for one in runtimes]),
         )
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:
