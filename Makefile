@@ -74,7 +74,7 @@ lock: $(INSTALLED) ## Write requirements/*.txt anew from pyproject.toml.
 	$(LOCK) requirements/build.in --output-file requirements/build.txt
 	$(LOCK) requirements/redis.in --no-deps --output-file requirements/redis.txt
 	$(LOCK) pyproject.toml --extra worker --extra cpu --extra embedded --extra parquet --extra serve --extra plots \
-		--extra tracing --extra dev \
+		--extra evaluate --extra tracing --extra dev \
 		--output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra worker --extra cpu --extra parquet --extra serve --extra tracing \
 		--output-file requirements/worker.txt

@@ -1,1 +1,1 @@
-"""Reads verdicts: the feed, exports, reports, and drafts for the DSA Transparency Database."""
+"""Reads verdicts: the feed, exports, reports, evaluation, and drafts for the DSA Transparency Database."""

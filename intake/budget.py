@@ -22,10 +22,10 @@ class Budget:
 
     def left_s(self, at_most_s: float) -> float:
         """Seconds that the next wait may take. Raises TooSlow where none are left."""
-        left = self._total_s - self.elapsed_s
-        if left <= 0:
+        left_s = self._total_s - self.elapsed_s
+        if left_s <= 0:
             raise TooSlow(f"not fetched within {self._total_s:g} s")
-        return min(left, at_most_s)
+        return min(left_s, at_most_s)
 
 
 class Pace:

@@ -1,19 +1,17 @@
 """Fetches http and https: one GET and a few redirects, bounded against hostile hosts."""
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import certifi
 import httpcore
 
 from intake.addresses import AddressRules
 from intake.budget import Budget, Pace
 from intake.codings import Body
 from intake.picture import Fetched
-from intake.pinned import CurrentFetch, PinnedBackend
+from intake.pinned_pool import BROKEN, PinnedPool
 from intake.resolver import Resolve
 from intake.settings import FetchSettings
 from intake.slots import Slots
@@ -46,34 +44,30 @@ class HttpSource:
 
     def __init__(self, settings: FetchSettings, resolve: Resolve) -> None:
         self._settings = settings
-        self._current = CurrentFetch()
         self._slots = Slots(
             total=settings.max_connections,
             per_host=settings.max_connections_per_host,
             wait_s=settings.slot_wait_s,
         )
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=trust(settings),
+        self._pool = PinnedPool(
+            settings,
+            AddressRules(settings.allow_hosts),
+            resolve,
             max_connections=settings.max_connections,
-            keepalive_expiry=_KEEPALIVE_S,
-            network_backend=PinnedBackend(
-                settings, AddressRules(settings.allow_hosts), resolve, self._current
-            ),
+            keepalive_s=_KEEPALIVE_S,
         )
 
     def fetch(self, uri: str) -> Fetched:
         """Raises what `Fetcher.fetch` names."""
         at = start = parse_web_uri(uri)
-        budget = self._current.budget = Budget(self._settings.total_timeout_s)
-        try:
+        budget = Budget(self._settings.total_timeout_s)
+        with self._pool.within(budget):
             for _ in range(self._settings.max_redirects + 1):
                 with self._slots.of(at.host, budget):
-                    found = self._get(at, start.authorization if at.origin == start.origin else None)
-                if isinstance(found, Fetched):
-                    return found
-                at = _follow(at, found)
-        finally:
-            self._current.budget = None
+                    answer = self._get(at, start.authorization if at.origin == start.origin else None)
+                if isinstance(answer, Fetched):
+                    return answer
+                at = _follow(at, answer)
         raise HostRefused(f"more than {self._settings.max_redirects} redirects")
 
     def close(self) -> None:
@@ -103,25 +97,10 @@ class HttpSource:
             extensions={"timeout": {"pool": self._settings.slot_wait_s}},  # the other waits have the budget
         )
         try:
-            response = self._send(request)
-            try:
-                self._current.answered = True
+            with self._pool.response(request) as response:
                 yield response
-            finally:
-                with suppress(httpcore.NetworkError, OSError):
-                    response.close()
-        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError):
+        except BROKEN:
             raise HostUnavailable(f"the connection to {uri.host} broke off") from None
-
-    def _send(self, request: httpcore.Request) -> httpcore.Response:
-        """A kept connection may have been closed by its host at this very moment: then once more."""
-        self._current.answered = self._current.connected = False
-        try:
-            return self._pool.handle_request(request)
-        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-            if self._current.connected:
-                raise
-        return self._pool.handle_request(request)
 
     def _headers(self, uri: WebUri, authorized: str | None) -> list[tuple[bytes, bytes]]:
         headers = {
@@ -159,14 +138,6 @@ class HttpSource:
             pace.check(received)
         unpacked.finish()
         return bytes(body)
-
-
-def trust(settings: FetchSettings) -> ssl.SSLContext:
-    """The authorities of certifi, and the operator's own."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    if settings.ca_file is not None:
-        context.load_verify_locations(settings.ca_file)
-    return context
 
 
 def _follow(at: WebUri, location: str) -> WebUri:

@@ -12,6 +12,7 @@ from intake.addresses import AddressRules
 from intake.budget import Budget
 from intake.resolver import Resolve
 from intake.settings import FetchSettings
+from intake.timed_stream import Late, TimedStream
 from moderation.errors import HostUnavailable, TooSlow, UntrustedHost
 
 _MAX_ADDRESSES = 3  # tried for one host, within one connect timeout
@@ -74,31 +75,31 @@ class PinnedBackend(httpcore.NetworkBackend):
         raise HostUnavailable(f"{host} did not accept a connection")
 
 
-class _BudgetedStream(httpcore.NetworkStream):
+class _BudgetedStream(TimedStream):
     """A socket none of whose waits outlasts the budget, or a silence that is too long."""
 
-    def __init__(
-        self, stream: httpcore.NetworkStream, settings: FetchSettings, current: CurrentFetch
-    ) -> None:
-        self._stream = stream
+    def __init__(self, inner: httpcore.NetworkStream, settings: FetchSettings, current: CurrentFetch) -> None:
+        super().__init__(inner)
         self._settings = settings
         self._current = current
+
+    def wait_s(self, timeout: float | None, late: Late) -> float | None:
+        connects = late is httpcore.ConnectTimeout
+        at_most_s = self._settings.connect_timeout_s if connects else self._settings.first_byte_timeout_s
+        return self._current.left_s(at_most_s)
+
+    def over(self, inner: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        return _BudgetedStream(inner, self._settings, self._current)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         silence_s = self._settings.first_byte_timeout_s
         try:
-            return self._stream.read(max_bytes, self._current.left_s(silence_s))
+            return super().read(max_bytes, timeout)
         except httpcore.ReadTimeout:
             self._current.left_s(silence_s)  # the budget was what ended it
             if self._current.answered:
                 raise TooSlow(f"the host fell silent for {silence_s:g} s") from None
             raise HostUnavailable(f"the host did not answer within {silence_s:g} s") from None
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._current.left_s(self._settings.first_byte_timeout_s))
-
-    def close(self) -> None:
-        self._stream.close()
 
     def start_tls(
         self,
@@ -106,16 +107,11 @@ class _BudgetedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        left_s = self._current.left_s(self._settings.connect_timeout_s)
         try:
-            stream = self._stream.start_tls(ssl_context, server_hostname, left_s)
+            return super().start_tls(ssl_context, server_hostname, timeout)
         except httpcore.ConnectError as error:
             if isinstance(error.__context__, ssl.SSLCertVerificationError):
                 raise UntrustedHost(f"the certificate of {server_hostname} does not hold") from None
             raise HostUnavailable(f"{server_hostname} broke off the TLS handshake") from None
         except httpcore.ConnectTimeout:
             raise HostUnavailable(f"{server_hostname} did not end the TLS handshake") from None
-        return _BudgetedStream(stream, self._settings, self._current)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)

@@ -92,9 +92,9 @@ class S3Source:
         import botocore.exceptions as failures
 
         try:
-            found = self._connected().get_object(**self._question(at))
-            with found["Body"] as body:
-                data = self._read(found, body, budget)
+            response = self._connected().get_object(**self._question(at))
+            with response["Body"] as body:
+                data = self._read(response, body, budget)
         except failures.ClientError as error:
             return _refused(error.response)
         except failures.NoCredentialsError:
@@ -103,9 +103,9 @@ class S3Source:
             raise HostUnavailable("the connection to s3 broke off") from None
         return Fetched(
             data=data,
-            etag=found.get("ETag"),
-            version=found.get("VersionId"),
-            declared_type=found.get("ContentType"),
+            etag=response.get("ETag"),
+            version=response.get("VersionId"),
+            declared_type=response.get("ContentType"),
         )
 
     def _question(self, at: S3Uri) -> dict[str, str]:
@@ -116,10 +116,10 @@ class S3Source:
             question["ExpectedBucketOwner"] = self._settings.bucket_owner
         return question
 
-    def _read(self, found: dict[str, Any], body: Any, budget: Budget) -> bytes:
+    def _read(self, response: dict[str, Any], body: Any, budget: Budget) -> bytes:
         """The range asks for one byte more than the limit, so an object past it is known before its body."""
         limit = self._limits.max_bytes
-        if found.get("ContentLength", 0) > limit:
+        if response.get("ContentLength", 0) > limit:
             raise TooLarge(f"larger than {limit} bytes")
         pace = Pace(self._limits.min_rate_bytes_s, self._limits.min_rate_after_s)
         data = bytearray()

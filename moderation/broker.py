@@ -44,13 +44,13 @@ def read_broker(redis_url: str) -> Broker:
         raise BadSetting("REDIS_URL is not a Redis URL") from exc
     if parts.scheme not in ("redis", "rediss"):
         raise BadSetting("REDIS_URL is not a Redis URL: it begins with redis:// or rediss://")
-    given = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(given.keys() - {*_FILES, "ssl_cert_reqs", "ssl_check_hostname"}):
+    parameters = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := sorted(parameters.keys() - {*_FILES, "ssl_cert_reqs", "ssl_check_hostname"}):
         raise BadSetting(f"REDIS_URL: {unknown[0]} is not a parameter of it")
     if parts.scheme == "rediss":
-        return Broker(bare, _tls(given))
-    if given:
-        raise BadSetting(f"REDIS_URL: {min(given)} is for rediss://; redis:// is plain text")
+        return Broker(bare, _tls(parameters))
+    if parameters:
+        raise BadSetting(f"REDIS_URL: {min(parameters)} is for rediss://; redis:// is plain text")
     return Broker(bare, None)
 
 
@@ -98,22 +98,22 @@ def _hint(broker: Broker, error: "redis.RedisError") -> str:
     return ""
 
 
-def _tls(given: dict[str, str]) -> dict[str, Any]:
-    tls: dict[str, Any] = {name: given[name] for name in _FILES if name in given}
-    tls["ssl_cert_reqs"] = _one_of(_VERIFY, given, "ssl_cert_reqs", "required")
+def _tls(parameters: dict[str, str]) -> dict[str, Any]:
+    tls: dict[str, Any] = {name: parameters[name] for name in _FILES if name in parameters}
+    tls["ssl_cert_reqs"] = _one_of(_VERIFY, parameters, "ssl_cert_reqs", "required")
     # redis-py and Flower take these two by themselves; said outright they do not depend on the defaults of a release.
-    tls["ssl_check_hostname"] = _one_of(_YES_NO, given, "ssl_check_hostname", "true")
+    tls["ssl_check_hostname"] = _one_of(_YES_NO, parameters, "ssl_check_hostname", "true")
     if tls["ssl_cert_reqs"] == "none":
         tls["ssl_check_hostname"] = False
     _check(tls)
     return tls
 
 
-def _one_of(values: dict[str, Any], given: dict[str, str], name: str, default: str) -> Any:
-    said = given.get(name, default).lower()
-    if said not in values:
+def _one_of(values: dict[str, Any], parameters: dict[str, str], name: str, default: str) -> Any:
+    value = parameters.get(name, default).lower()
+    if value not in values:
         raise BadSetting(f"REDIS_URL: {name} is {' or '.join(list(values)[:2])}")
-    return values[said]
+    return values[value]
 
 
 def _check(tls: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     VetlineError
     ├── Misuse            the caller's mistake; nothing was accepted
-    │   ├── UnknownPolicy, PolicyError, InvalidSubmission, BadSource, BadSetting
+    │   ├── UnknownPolicy (PolicyNotLive), PolicyError, InvalidSubmission, BadSource, BadSetting
     │   ├── InvalidCursor, InvalidConsumer, InvalidWebhook
     ├── Transient         tried again after a growing, jittered delay, up to a limit
     │   ├── HostUnavailable, RateLimited, DecodeTimeout, JudgeTimeout, RuntimeFault, Defect
@@ -13,6 +13,7 @@
     ├── Unavailable       the claim is given back uncharged; no work is taken until it is well
     │   ├── RuntimeUnavailable (RuntimeCrashed), DecoderUnavailable, LedgerUnavailable, ServiceMissing
     │   ├── BrokerUnavailable (BrokerRefused), ConsumerTaken, DatabaseRestored, QueueFull, SourceUnavailable
+    ├── GateRefused       a policy or model may not go live; exit code 1
     └── Poison            it took a worker or the runtime down; set aside
 
 No verdict is not Safe: every one of these ends as a named state that somebody can list, explain and retry.
@@ -44,6 +45,12 @@ class UnknownPolicy(Misuse):
     """No such policy or revision, or the policy is retired."""
 
     code = "unknown_policy"
+
+
+class PolicyNotLive(UnknownPolicy):
+    """The revision's policy has a gate, and the revision never went live: it takes no images but in an evaluation."""
+
+    code = "policy_not_live"
 
 
 class PolicyError(Misuse):
@@ -236,6 +243,12 @@ class PolicyUnsupported(Permanent):
     code = "policy_unsupported"
 
 
+class GateRefused(VetlineError):
+    """A revision or a model does not pass its policy's gate, or somebody may not go past it. Exit code 1."""
+
+    code = "gate_refused"
+
+
 class Unavailable(VetlineError):
     """Something that every item needs is down: give the claim back, charge nothing, wait until it is well."""
 
@@ -320,10 +333,10 @@ def error_named(code: str, message: str) -> VetlineError:
 
 
 def _by_code() -> dict[str, type[VetlineError]]:
-    found: dict[str, type[VetlineError]] = {}
-    left = [VetlineError]
-    while left:
-        kind = left.pop()
-        found[kind.code] = kind
-        left += kind.__subclasses__()
-    return found
+    classes: dict[str, type[VetlineError]] = {}
+    to_visit = [VetlineError]
+    while to_visit:
+        kind = to_visit.pop()
+        classes[kind.code] = kind
+        to_visit += kind.__subclasses__()
+    return classes

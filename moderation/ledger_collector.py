@@ -11,6 +11,7 @@ from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
 from moderation.ledger.audit.turn import standing
 from moderation.ledger.gauge_poller import GaugePoller
+from moderation.ledger.golden import population_stability
 from moderation.log import get_logger
 from moderation.metrics import Described, describe
 
@@ -58,6 +59,36 @@ _SWEPT = {
         "counter", "vetline_ledger_leases_expired_total", "Claims freed from workers that died.", where=_L
     ),
 }
+_GOLDEN = {
+    "recall": describe(
+        "gauge",
+        "vetline_golden_recall",
+        "Of the last 200 golden items of a policy that were judged, how many Unsafe ones were found.",
+        ["policy"],
+        where=_L,
+    ),
+    "specificity": describe(
+        "gauge",
+        "vetline_golden_specificity",
+        "Of the last 200 golden items of a policy that were judged, how many Safe ones passed.",
+        ["policy"],
+        where=_L,
+    ),
+}
+_GOLDEN_JUDGED = describe(
+    "gauge",
+    "vetline_golden_judged",
+    "How many of the last 200 golden items there are by label and outcome: found, missed, false_alarm, passed, failed.",
+    ["policy", "outcome"],
+    where=_L,
+)
+_PSI = describe(
+    "gauge",
+    "vetline_p_unsafe_psi",
+    "Population stability index of P(unsafe): the last week's live verdicts against the week before.",
+    ["policy"],
+    where=_L,
+)
 _AUDIT = {
     "accepted": describe("gauge", "vetline_ledger_accepted", "At the last audit: all assessments.", where=_L),
     "open": describe(
@@ -128,7 +159,7 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         kept = self._watch.kept()
-        for name, show in _SHOWN.items():
+        for name, show in SHOWN.items():
             if name in kept:
                 yield from show(kept[name].value, kept[name].age_s)
         yield _gauge(_READ_SECONDS, {(name,): one.took_s for name, one in kept.items()})
@@ -146,9 +177,9 @@ class LedgerCollector(Collector):
             return None
 
 
-def _gauge(told: Described, values: Mapping[Any, float]) -> Metric:
+def _gauge(described: Described, values: Mapping[Any, float]) -> Metric:
     """values: by the labels' values, a tuple."""
-    family = GaugeMetricFamily(told.name, told.help, labels=told.labels)
+    family = GaugeMetricFamily(described.name, described.help, labels=described.labels)
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
@@ -159,9 +190,9 @@ def _counts(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
 
 
 def _waiting(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
-    found = {row["priority"]: row for row in rows}
+    by_priority = {row["priority"]: row for row in rows}
     values = {
-        (priority.name.lower(), stage): found.get(priority.value, {}).get(stage, 0)
+        (priority.name.lower(), stage): by_priority.get(priority.value, {}).get(stage, 0)
         for priority in Priority
         for stage in ("due", "later", "rung")
     }
@@ -174,8 +205,8 @@ def _oldest(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
 
 
 def _running(row: dict[str, Any], age_s: float) -> Iterator[Metric]:
-    for field, told in _RUNNING.items():
-        yield _gauge(told, {(): row[field]})
+    for field, described in _RUNNING.items():
+        yield _gauge(described, {(): row[field]})
 
 
 def _workers(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
@@ -191,27 +222,46 @@ def _sweep(row: dict[str, Any] | None, age_s: float) -> Iterator[Metric]:
     if row is None:
         return
     yield _gauge(_SWEEP_AGE, {(): row["age_s"] + age_s})
-    for field, told in _SWEPT.items():
-        family = CounterMetricFamily(told.name, told.help)
+    for field, described in _SWEPT.items():
+        family = CounterMetricFamily(described.name, described.help)
         family.add_metric((), row[field])
         yield family
 
 
 def _audit(row: dict[str, int], age_s: float) -> Iterator[Metric]:
-    for field, told in _AUDIT.items():
-        yield _gauge(told, {(): row[field]})
+    for field, described in _AUDIT.items():
+        yield _gauge(described, {(): row[field]})
     missing = row["accepted"] - row["open"] - row["terminal"]
     yield _gauge(_UNACCOUNTED, {(): abs(missing) + row["stray_verdicts"]})
 
 
+def _golden(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
+    """No share where nothing of a class was judged."""
+    shares = {"recall": ("tp", "fn"), "specificity": ("tn", "fp")}
+    for name, (right, wrong) in shares.items():
+        judged = [row for row in rows if row[right] + row[wrong]]
+        yield _gauge(
+            _GOLDEN[name], {(row["policy"],): row[right] / (row[right] + row[wrong]) for row in judged}
+        )
+    outcomes = {"tp": "found", "fn": "missed", "fp": "false_alarm", "tn": "passed", "failed": "failed"}
+    yield _gauge(
+        _GOLDEN_JUDGED,
+        {(row["policy"], said): row[field] for row in rows for field, said in outcomes.items()},
+    )
+
+
+def _scores(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
+    yield _gauge(_PSI, {(policy,): value for policy, value in population_stability(rows).items()})
+
+
 def _reconciled(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
     yield _gauge(_BREACHES, {(check,): count for check, count in standing(rows).items()})
-    for field, told in _AUDIT_TIMES.items():
-        yield _gauge(told, {(row["part"],): row[field] or 0 for row in rows})
+    for field, described in _AUDIT_TIMES.items():
+        yield _gauge(described, {(row["part"],): row[field] or 0 for row in rows})
     yield _gauge(_AUDIT_ROWS, {(row["part"],): row["rows"] for row in rows})
 
 
-_SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
+SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "counts": _counts,
     "waiting": _waiting,
     "oldest": _oldest,
@@ -219,6 +269,8 @@ _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "crew": _workers,
     "failures": _failures,
     "sweep": _sweep,
+    "golden": _golden,
+    "scores": _scores,
     "audit": _audit,
     "reconciled": _reconciled,
 }

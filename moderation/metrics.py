@@ -41,9 +41,9 @@ DESCRIBED: list[Described] = []
 
 def describe(kind: Kind, name: str, help_: str, labels: Sequence[str] = (), *, where: str) -> Described:
     """Note a metric, so that docs, dashboards and alerts can be checked against what there is."""
-    told = Described(name, kind, tuple(labels), help_, where)
-    DESCRIBED.append(told)
-    return told
+    described = Described(name, kind, tuple(labels), help_, where)
+    DESCRIBED.append(described)
+    return described
 
 
 def _counter(name: str, help_: str, labels: Sequence[str] = (), *, where: str = "worker") -> Counter:
@@ -129,7 +129,10 @@ ASKS = _counter(
 # In hand, leases, the gate
 
 IN_HAND = _gauge("vetline_in_hand", "Claims that this worker holds.")
-IN_HAND_LIMIT = _gauge("vetline_in_hand_limit", "Claims that this worker may hold at once.")
+BUSY_THREADS = _gauge("vetline_busy_threads", "Threads that work on claims or wait for a slot at the judge.")
+BUSY_THREADS_LIMIT = _gauge(
+    "vetline_busy_threads_limit", "Threads that may be busy at once; follows vetline_in_flight_limit."
+)
 LEASES_LOST = _counter(
     "vetline_leases_lost_total",
     "Leases that this worker lost while it worked: seen by the heartbeat (beat) or when it wrote (fence).",

@@ -91,9 +91,9 @@ def _submit_span(ticket: Ticket, started_ns: int, links: Any) -> None:
     token = _id_of_next.set(ticket.id.int)
     try:
         tracer = _tracer()
-        told = {"vetline.assessment": str(ticket.id), "vetline.policy": ticket.policy}
+        attributes = {"vetline.assessment": str(ticket.id), "vetline.policy": ticket.policy}
         tracer.start_span(
-            "submit", context=Context(), start_time=started_ns, links=links, attributes=told
+            "submit", context=Context(), start_time=started_ns, links=links, attributes=attributes
         ).end()
     finally:
         _id_of_next.reset(token)
@@ -113,9 +113,9 @@ def span(name: str) -> AbstractContextManager[None]:
 def _attempt(id_: UUID, attributes: dict[str, str | int]) -> Iterator[None]:
     from opentelemetry import trace
 
-    told = {f"vetline.{name}": value for name, value in attributes.items()}
+    named = {f"vetline.{name}": value for name, value in attributes.items()}
     above = trace.set_span_in_context(trace.NonRecordingSpan(_submit_context(id_)))
-    with _tracer().start_as_current_span("attempt", context=above, attributes=told):
+    with _tracer().start_as_current_span("attempt", context=above, attributes=named):
         yield
 
 

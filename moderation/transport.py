@@ -31,7 +31,7 @@ from moderation.doorbell import MORE
 
 
 class QoS(kombu_redis.QoS):
-    """Counts what is in hand, in memory alone, so that prefetch means concurrency.
+    """Counts busy threads, in memory alone, so that prefetch means concurrency.
 
     weigh: how many threads a message of so many rows will need. apart: how many threads are at work on rows that were
     taken out of their messages. Both are the worker's to set.
@@ -47,14 +47,14 @@ class QoS(kombu_redis.QoS):
         self._counting = threading.Lock()  # taken and acknowledged in the threads that work
 
     @property
-    def in_hand(self) -> int:
+    def threads(self) -> int:
         """Threads at work, or about to be."""
         with self._counting:
             more = sum(self._more.values())
         return len(self._delivered or ()) - len(self._dirty or ()) + more + self.apart()
 
     def can_consume(self) -> bool:
-        return not self.prefetch_count or self.in_hand < self.prefetch_count
+        return not self.prefetch_count or self.threads < self.prefetch_count
 
     def append(self, message: Any, delivery_tag: str) -> None:
         virtual.QoS.append(self, message, delivery_tag)
@@ -81,10 +81,10 @@ class QoS(kombu_redis.QoS):
             self.ack(delivery_tag)
 
     def _put_back(self, message: Any) -> None:
-        told = message.delivery_info
+        delivery = message.delivery_info
         channel: Any = self.channel  # kombu's stubs know little of it
         with channel.conn_or_acquire() as client, client.pipeline() as pipe:
-            channel._do_restore_message(message._raw, told["exchange"], told["routing_key"], pipe)
+            channel._do_restore_message(message._raw, delivery["exchange"], delivery["routing_key"], pipe)
             pipe.execute()
 
     def restore_unacked(self, client: Any = None) -> None:

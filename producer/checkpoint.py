@@ -51,9 +51,9 @@ class Position:
 class Checkpoint:
     """One file for each enqueuing: the same sources with the same options into the same ledger."""
 
-    def __init__(self, folder: Path, meant: Sequence[object]) -> None:
+    def __init__(self, folder: Path, job: Sequence[object]) -> None:
         """meant: all that makes it the same enqueuing. Raises BadSource where it runs already, or cannot be kept."""
-        name = digest(meant)
+        name = digest(job)
         self._path = folder / f"{name}.json"
         self.refused_path = folder / f"{name}.refused.jsonl"
         try:
@@ -89,6 +89,6 @@ class Checkpoint:
         self._lock.close()
 
 
-def digest(meant: Sequence[object]) -> str:
+def digest(job: Sequence[object]) -> str:
     """A name for files of this enqueuing alone."""
-    return hashlib.sha256(json.dumps(meant).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps(job).encode()).hexdigest()[:20]

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from moderation.assessment import Ticket
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import check_tables
 from moderation.cli.output import print_json, print_jsonl, progress_bar, talk
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger.engine import ledger_url, open_ledger
 from moderation.ledger.policies import pin
 from moderation.ledger.status import is_there
@@ -136,8 +136,8 @@ class _Run:
 
     def submitting(self, reading: SourceOptions, *, from_start: bool) -> Position:
         services = self._stack.enter_context(resolve(need_redis=True))
-        meant = [*self._meant(reading), _ledger_meant(services)]
-        checkpoint = self._stack.enter_context(Checkpoint(self._folder, meant))
+        job = [*self._meant(reading), _ledger_meant(services)]
+        checkpoint = self._stack.enter_context(Checkpoint(self._folder, job))
         client = self._stack.enter_context(Client(services.database_url, services.redis_url))
         place = self._start(checkpoint, services, from_start=from_start)
         self.rejects = Rejects(self._refused or checkpoint.refused_path, keep_bytes=place.refused_bytes)

@@ -37,10 +37,10 @@ def worker(
     from worker.runtime.preflight import preflight
     from worker.settings import WorkerSettings
 
-    given = {"judge": judge, "concurrency": concurrency, "name": name, "sglang_url": sglang_url}
+    options = {"judge": judge, "concurrency": concurrency, "name": name, "sglang_url": sglang_url}
     try:
         settings = WorkerSettings.model_validate(
-            WorkerSettings().model_dump() | {k: v for k, v in given.items() if v}
+            WorkerSettings().model_dump() | {k: v for k, v in options.items() if v}
         )
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]

@@ -1,6 +1,7 @@
 """The worker's service: all its parts, started and stopped in order. One for a process."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,17 +14,19 @@ import structlog
 from moderation import metrics, tracing
 from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import MISUSE, SERVICE_DOWN
 from moderation.ledger.engine import open_ledger, ping
 from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
+from moderation.worker_status import WorkerStatus
 from worker.events.outcome import Outcome
 from worker.gpu.name import gpu_name
 from worker.health.auditor import Auditor
 from worker.health.intake_gate import IntakeGate
 from worker.health.liveness import Liveness
+from worker.health.probe_address import ProbeSettings
 from worker.health.probe_server import ProbeServer
 from worker.health.readiness import Readiness
-from worker.health.status_report import ProbeSettings, StatusReport, Wait
 from worker.heartbeat import Heartbeat
 from worker.processing.assembly import make_processor
 from worker.processing.assessor import Assessor
@@ -41,7 +44,6 @@ from worker.webhooks.settings import WebhookSettings
 log = structlog.get_logger()
 
 DRAINING = "draining"  # a condition, until the end
-_MISUSE, _SERVICE_DOWN = 2, 75
 _GIVE_BACK_S = 4.0  # a Postgres that does not answer must not keep us: the leases run out by themselves
 
 
@@ -73,7 +75,7 @@ class WorkerService:
             self._components.check,
             conditions=self.conditions,
             tick=partial(self.liveness.beat, "gate"),
-            is_idle=lambda: not self.limiter.busy,
+            is_idle=lambda: not self.limiter.busy_threads,
         )
         queue = QueueSettings()
         self._fan_out = FanOut(self.limiter, threads=settings.threads)
@@ -111,13 +113,11 @@ class WorkerService:
             tick=partial(self.liveness.beat, "sweeper"),
         )
         self._auditor = Auditor(self._engine, AuditSettings())
-        self._registration = Registration(
-            self._engine, self._lease, report=self.report, runtime=self._components.judge.runtime
-        )
+        self._registration = Registration(self._engine, self._lease, status=self.status)
 
     def start(self, *, leave: Callable[[int], None]) -> None:
         """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""
-        self._probes = ProbeServer(self.report, pid=os.getpid(), settings=ProbeSettings())
+        self._probes = ProbeServer(self.status, pid=os.getpid(), settings=ProbeSettings())
         if (runtime := self._components.runtime) is not None:
             runtime.start(
                 conditions=self.conditions,
@@ -140,7 +140,8 @@ class WorkerService:
     def _show(self) -> None:
         """The metrics that are read from us rather than counted."""
         metrics.IN_HAND.set_function(lambda: len(self.processor.held_claims))
-        metrics.IN_HAND_LIMIT.set_function(lambda: self.limiter.most_in_hand)
+        metrics.BUSY_THREADS.set_function(lambda: self.limiter.busy_threads)
+        metrics.BUSY_THREADS_LIMIT.set_function(lambda: self.limiter.busy_threads_limit)
         metrics.IN_FLIGHT.set_function(lambda: self.limiter.in_flight)
         metrics.IN_FLIGHT_LIMIT.set_function(lambda: self.limiter.limit)
         metrics.GATE_OPEN.set_function(lambda: self.intake_gate.is_open)
@@ -196,21 +197,28 @@ class WorkerService:
         """Messages in the queue. Raises BrokerUnavailable."""
         return self._doorbell.depth()
 
-    def report(self) -> StatusReport:
+    def status(self) -> WorkerStatus:
         """How this worker is, from memory alone."""
         hangs, waiting = self.liveness.silent(), self.conditions.waiting()
-        return StatusReport(
+        runtime = self._components.judge.runtime()
+        return WorkerStatus(
             name=self.settings.node,
+            host=socket.gethostname(),
             pid=os.getpid(),
+            gpu=gpu_name() or None,
             judge=self.settings.judge,
             version=version("vetline"),
+            runtime=runtime.name,
+            runtime_version=runtime.version,
+            runtime_state=runtime.state,
+            model=runtime.model,
             started_at=self._started_at,
             live=not hangs,
             ready=not hangs and not waiting,
             hangs=hangs,
-            waiting=tuple(Wait(name=item.name, reason=item.reason, since=item.since) for item in waiting),
-            in_hand=self.limiter.busy,
-            in_hand_most=self.limiter.most_in_hand,
+            waiting=waiting,
+            in_hand=self.limiter.busy_threads,
+            in_hand_most=self.limiter.busy_threads_limit,
             in_flight=self.limiter.in_flight,
             in_flight_most=self.limiter.limit,
             in_flight_phase=self.limiter.phase,
@@ -219,15 +227,15 @@ class WorkerService:
     def _leave(self, exit_code: int) -> None:
         """The drain took too long: give back what hangs, uncharged, and go. Threads cannot be killed."""
         _later(_GIVE_BACK_S, os._exit, exit_code)
-        given = self.processor.give_back_all()
-        log.warning("drain_timed_out", given_back=given, drain_s=self.settings.drain_s)
+        count = self.processor.give_back_all()
+        log.warning("drain_timed_out", given_back=count, drain_s=self.settings.drain_s)
         self._registration.stop()
         os._exit(exit_code)
 
 
 def _exit_code(error: VetlineError) -> int:
     """As vetline's commands exit: 2 where starting again would change nothing, 75 where a service is down."""
-    return _MISUSE if isinstance(error, Misuse) else _SERVICE_DOWN
+    return MISUSE if isinstance(error, Misuse) else SERVICE_DOWN
 
 
 def _later(seconds: float, act: Callable[[int], object], exit_code: int) -> None:

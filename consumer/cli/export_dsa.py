@@ -13,11 +13,11 @@ from consumer.cli.verdicts import Since, Until, export_filter
 from consumer.dsa.draft import NOTICE, Circumstances, DraftRefused, Mappings, draft
 from consumer.dsa.statement import Automated, Source
 from consumer.output_file import opened, written_aside
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_json, progress_counter, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import registry
 from moderation.ledger.export import COLUMNS, snapshot, verdict_pages
 from moderation.policy import PolicyRevision
@@ -107,7 +107,7 @@ def dsa(
         raise InvalidSubmission("--json is about totals on stdout: say --output FILE for the drafts")
     if restriction is not None and restriction not in RESTRICTIONS:
         raise InvalidSubmission(f"--restriction takes {', '.join(sorted(RESTRICTIONS))}")
-    said = Circumstances(
+    circumstances = Circumstances(
         automated_decision=_DECIDED[decided],
         source_type=_SOURCES[origin],
         territorial_scope=_territory(territory or []),
@@ -130,7 +130,9 @@ def dsa(
         ):
             for page in pages:
                 for row in page:
-                    _write(dict(zip(_NAMES, row, strict=True)), mappings, said, done, drafts, refusals)
+                    _write(
+                        dict(zip(_NAMES, row, strict=True)), mappings, circumstances, done, drafts, refusals
+                    )
                 more(len(page))
     _report(done, as_json)
 
@@ -138,14 +140,14 @@ def dsa(
 def _write(
     row: dict[str, object],
     mappings: Mappings,
-    said: Circumstances,
+    circumstances: Circumstances,
     done: _DraftCounts,
     drafts: BinaryIO,
     refusals: BinaryIO | None,
 ) -> None:
     about = {"assessment": row["id"], "policy": row["policy"]}
     try:
-        statement = draft(row, mappings, said)
+        statement = draft(row, mappings, circumstances)
     except DraftRefused as exc:
         done.refused += 1
         if len(done.named) < _SAID:

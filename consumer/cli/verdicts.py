@@ -14,11 +14,11 @@ from consumer.export.formats import ExportFormat
 from consumer.export.run import ExportRequest, ExportResult, export, first_rows, report_only
 from consumer.report.folder import write_report
 from consumer.report.summary import WARN_SHARE, Report
-from moderation.cli.main import UNSAFE_FOUND
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_table, progress_counter, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import UNSAFE_FOUND
 from moderation.ledger.export import ExportFilter
 from moderation.policy import parse_ref
 from moderation.verdict import Rating

@@ -67,12 +67,12 @@ class Mappings:
         return (mapped[0].dsa if mapped and mapped[0].dsa else DsaMapping()), DEFAULTS[id_]
 
 
-def draft(row: Mapping[str, Any], mappings: Mappings, said: Circumstances) -> Statement:
+def draft(row: Mapping[str, Any], mappings: Mappings, circumstances: Circumstances) -> Statement:
     """The draft for a verdict, a row of `moderation.ledger.export`. Raises Refused with every reason."""
     policy = str(row["policy"]).partition("@")[0]
     title = mappings.title(policy, row["policy_revision"])
     mapping, category = mappings.find(policy, row["category"])
-    restriction = said.restriction or mapping.restriction
+    restriction = circumstances.restriction or mapping.restriction
     if restriction is None:
         raise DraftRefused(
             "what was done to the image is not said: dsa.restriction in the policy, or --restriction"
@@ -83,17 +83,17 @@ def draft(row: Mapping[str, Any], mappings: Mappings, said: Circumstances) -> St
                 "puid": row["id"],
                 "decision_visibility": [f"DECISION_VISIBILITY_{restriction}"],
                 "decision_ground_reference_url": str(mapping.terms_url) if mapping.terms_url else None,
-                **_ground(category, said.terms or mapping.terms, _explained(row, category, title)),
+                **_ground(category, circumstances.terms or mapping.terms, _explained(row, category, title)),
                 "category": f"STATEMENT_CATEGORY_{category.category}",
                 "category_specification": [f"KEYWORD_{keyword}" for keyword in category.keywords],
                 "content_type": ["CONTENT_TYPE_IMAGE"],
-                "content_date": _content_date(row, said.content_date_key),
+                "content_date": _content_date(row, circumstances.content_date_key),
                 "application_date": row["recorded_at"].date(),
-                "territorial_scope": said.territorial_scope,
-                "decision_facts": _facts(row, title, said),
-                "source_type": said.source_type,
+                "territorial_scope": circumstances.territorial_scope,
+                "decision_facts": _facts(row, title, circumstances),
+                "source_type": circumstances.source_type,
                 "automated_detection": "Yes",
-                "automated_decision": said.automated_decision,
+                "automated_decision": circumstances.automated_decision,
             }
         )
     except ValidationError as exc:
@@ -122,24 +122,24 @@ def _explained(row: Mapping[str, Any], category: DsaCategory, title: str) -> str
     )
 
 
-def _facts(row: Mapping[str, Any], title: str, said: Circumstances) -> str:
+def _facts(row: Mapping[str, Any], title: str, circumstances: Circumstances) -> str:
     """Plain facts. The model's rationale describes the image, and so perhaps a person: only where it was asked for."""
     facts = (
         f'The image was examined by an automated classifier ({row["model"]}) under the policy "{title}" '
         f'({row["policy"]}) and rated as falling under "{row["category"]}".'
     )
-    return f"{facts} The classifier's words: {row['rationale']}" if said.rationale else facts
+    return f"{facts} The classifier's words: {row['rationale']}" if circumstances.rationale else facts
 
 
 def _content_date(row: Mapping[str, Any], key: str | None) -> date:
     if key is None:
         submitted: datetime = row["submitted_at"]
         return submitted.date()
-    found: Any = (json.loads(row["metadata"]) if row["metadata"] else {}).get(key)
+    value: Any = (json.loads(row["metadata"]) if row["metadata"] else {}).get(key)
     try:
-        return datetime.fromisoformat(found).date()
+        return datetime.fromisoformat(value).date()
     except (TypeError, ValueError):
-        raise DraftRefused(f"content_date: the metadata's {key!r} is no day: {found!r}") from None
+        raise DraftRefused(f"content_date: the metadata's {key!r} is no day: {value!r}") from None
 
 
 def _problem(loc: tuple[int | str, ...], message: str) -> str:

@@ -53,7 +53,7 @@ def schema() -> "pyarrow.Schema":
         ColumnKind.TIME: pa.timestamp("us", tz="UTC"),
         ColumnKind.JSON: pa.string(),
     }
-    said = {"vetline": version("vetline"), "columns": {column.name: column.says for column in COLUMNS}}
+    metadata = {"vetline": version("vetline"), "columns": {column.name: column.says for column in COLUMNS}}
     return pa.schema(
         [
             pa.field(
@@ -61,7 +61,7 @@ def schema() -> "pyarrow.Schema":
             )
             for c in COLUMNS
         ],
-        metadata={"vetline": json.dumps(said)},
+        metadata={"vetline": json.dumps(metadata)},
     )
 
 

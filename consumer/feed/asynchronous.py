@@ -85,8 +85,8 @@ class AsyncFeed:
         self, step: Callable[[], Sequence[PublishedVerdict] | None]
     ) -> Sequence[PublishedVerdict] | None:
         """What this step reads, or what one read whose caller was cancelled."""
-        if self._reading is not None and (left := await self._result_of(self._reading)):
-            return left
+        if self._reading is not None and (verdicts := await self._result_of(self._reading)):
+            return verdicts
         self._reading = asyncio.get_running_loop().run_in_executor(self._thread, step)
         return await self._result_of(self._reading)
 

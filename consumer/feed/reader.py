@@ -251,8 +251,8 @@ class Feed:
 
 
 def _database(url: str | None) -> str:
-    if url is None and (found := ServiceSettings().database_url) is not None:
-        url = found.get_secret_value()
+    if url is None and (setting := ServiceSettings().database_url) is not None:
+        url = setting.get_secret_value()
     if url is None:
         raise BadSetting("no database: set DATABASE_URL or pass database_url")
     return url

@@ -42,10 +42,10 @@ def _groups(figure: Any, grouping: Grouping) -> Any:
         "Unsafe": [g.unsafe / g.total for g in shown],
         "no verdict": [g.without_verdict / g.total for g in shown],
     }
-    left = [0.0] * len(shown)
+    starts = [0.0] * len(shown)
     for name, shares in parts.items():
-        axes.barh(range(len(shown)), shares, left=left, color=_COLOURS[name], label=name)
-        left = [start + share for start, share in zip(left, shares, strict=True)]
+        axes.barh(range(len(shown)), shares, left=starts, color=_COLOURS[name], label=name)
+        starts = [start + share for start, share in zip(starts, shares, strict=True)]
     axes.set_yticks(range(len(shown)), [f"{_label(g.name)} ({g.total})" for g in shown])
     axes.set_xlim(0, 1)
     axes.legend(loc="lower right")

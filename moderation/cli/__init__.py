@@ -11,4 +11,4 @@ def run() -> None:
         main()
     except KeyboardInterrupt:
         sys.stderr.write("vetline: interrupted\n")
-        sys.exit(130)
+        sys.exit(130)  # moderation.exit_codes.INTERRUPTED: loading it may be what was interrupted

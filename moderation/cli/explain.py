@@ -7,11 +7,11 @@ import typer
 from pydantic_core import to_json
 
 from moderation.assessment import Priority
-from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import FAILED
 from moderation.ledger.explain import explanation
 from moderation.redaction import redact_uri
 from moderation.services.resolve import known_flower
@@ -38,44 +38,44 @@ def explain(
     except ValueError:
         raise InvalidSubmission(f"{id_!r} is not an assessment's id") from None
     with opened_ledger() as engine:
-        found = explanation(engine, wanted)
-    if found is None:
+        story = explanation(engine, wanted)
+    if story is None:
         talk(f"no assessment {wanted}")
         raise typer.Exit(FAILED)
-    found["uri"] = redact_uri(found["uri"])
+    story["uri"] = redact_uri(story["uri"])
     flower = known_flower()
-    found["flower_url"] = f"{flower}task/{found['id']}" if flower else None
+    story["flower_url"] = f"{flower}task/{story['id']}" if flower else None
     if as_json:
-        print_json(found)
+        print_json(story)
         return
-    _tell_assessment(found)
-    _tell_attempts(found)
-    if found["verdict"]:
-        _tell_verdict(found["verdict"])
-    for other in found["related"]:
+    _tell_assessment(story)
+    _tell_attempts(story)
+    if story["verdict"]:
+        _tell_verdict(story["verdict"])
+    for other in story["related"]:
         typer.echo(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
     if policy_text:
-        typer.echo(f"\n{found['policy_text']}")
+        typer.echo(f"\n{story['policy_text']}")
 
 
-def _tell_assessment(found: Story) -> None:
-    typer.echo(f"{found['id']}  {found['state']}  {found['policy']}\n{found['uri']}")
-    about = [f"batch {found['batch'] or '-'}", f"priority {Priority(found['priority']).name.lower()}"]
-    about += [f"{name} {found[name]}" for name in ("tenant", "key") if found[name] is not None]
-    typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
-    typer.echo(f"policy text {found['policy_sha256']}")
-    if found["metadata"] is not None:
-        typer.echo(f"metadata {to_json(found['metadata']).decode()}")
-    if found["flower_url"]:
-        typer.echo(f"in Flower: {found['flower_url']}")
-    if found["state"] == "running":
-        typer.echo(f"in hand at {found['worker']} since {found['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
-    if found["error_code"]:
-        typer.echo(f"last error: {found['error_code']}: {found['error_detail']}")
+def _tell_assessment(story: Story) -> None:
+    typer.echo(f"{story['id']}  {story['state']}  {story['policy']}\n{story['uri']}")
+    about = [f"batch {story['batch'] or '-'}", f"priority {Priority(story['priority']).name.lower()}"]
+    about += [f"{name} {story[name]}" for name in ("tenant", "key") if story[name] is not None]
+    typer.echo(f"submitted {story['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
+    typer.echo(f"policy text {story['policy_sha256']}")
+    if story["metadata"] is not None:
+        typer.echo(f"metadata {to_json(story['metadata']).decode()}")
+    if story["flower_url"]:
+        typer.echo(f"in Flower: {story['flower_url']}")
+    if story["state"] == "running":
+        typer.echo(f"in hand at {story['worker']} since {story['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
+    if story["error_code"]:
+        typer.echo(f"last error: {story['error_code']}: {story['error_detail']}")
 
 
-def _tell_attempts(found: Story) -> None:
-    for attempt in found["attempts"]:
+def _tell_attempts(story: Story) -> None:
+    for attempt in story["attempts"]:
         why = f": {attempt['error_code']}: {attempt['error_detail']}" if attempt["error_code"] else ""
         typer.echo(f"  attempt {attempt['attempt']} {attempt['outcome']} by {attempt['worker']}{why}")
         if attempt["timings_ms"]:

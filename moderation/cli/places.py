@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Engine
 
-from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cursor import NOW, START, Cursor
 from moderation.errors import BadSetting
+from moderation.exit_codes import FAILED
 from moderation.ledger.feed import check_place, end
 from moderation.ledger.migrate import PutBack
 from moderation.ledger.verification import (
@@ -62,12 +62,14 @@ def verify(kind: ReaderKind, name: str | None, after: str | None, *, repair: boo
         _set_back(kind, name, after, repair=repair, as_json=as_json)
         return
     with opened_ledger() as engine:
-        found = _verified(engine, kind, name, repair=repair)
+        verifications = _verified(engine, kind, name, repair=repair)
     if as_json:
-        print_json([_plain(one) for one in found])
-    elif not print_table((_plain(one) | {"said": _said(one, repair=repair)} for one in found), _TABLE):
+        print_json([_plain(one) for one in verifications])
+    elif not print_table(
+        (_plain(one) | {"said": _said(one, repair=repair)} for one in verifications), _TABLE
+    ):
         talk(f"no {kind}s")
-    if any(one.breach for one in found):
+    if any(one.breach for one in verifications):
         raise typer.Exit(FAILED)
 
 
@@ -104,18 +106,18 @@ def _verified(engine: Engine, kind: ReaderKind, name: str | None, *, repair: boo
     return [one(engine, name, repair=repair)]
 
 
-def _plain(found: Verification) -> dict[str, Any]:
-    verified = None if found.verified is None else str(found.verified)
-    return asdict(found) | {"place": str(found.place), "verified": verified}
+def _plain(verification: Verification) -> dict[str, Any]:
+    verified = None if verification.verified is None else str(verification.verified)
+    return asdict(verification) | {"place": str(verification.place), "verified": verified}
 
 
-def _said(found: Verification, *, repair: bool) -> str:
-    if found.breach:
-        done = "put back" if found.put_back else "nothing changed"
-        return f"{_SAID[found.finding]}; {done}, {found.exist:,} {_come(found.put_back)} again"
-    if found.finding is PlaceFinding.UNPROVEN and repair:
-        return f"{_SAID[found.finding]}; counted from here on"
-    return _SAID[found.finding]
+def _said(verification: Verification, *, repair: bool) -> str:
+    if verification.breach:
+        done = "put back" if verification.put_back else "nothing changed"
+        return f"{_SAID[verification.finding]}; {done}, {verification.exist:,} {_come(verification.put_back)} again"
+    if verification.finding is PlaceFinding.UNPROVEN and repair:
+        return f"{_SAID[verification.finding]}; counted from here on"
+    return _SAID[verification.finding]
 
 
 def _come(put_back: bool) -> str:

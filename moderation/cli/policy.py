@@ -1,21 +1,21 @@
 """`vetline policy`: the registry of policies, for the people who write them."""
 
-import getpass
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from moderation.cli import gate as gates
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.reassess import impact
-from moderation.errors import BadSetting, BadSource, PolicyError, UnknownPolicy
+from moderation.cli.signature import login_name, plain_words
+from moderation.errors import BadSource, PolicyError, UnknownPolicy
 from moderation.ledger import registry
 from moderation.ledger.registry import RegistryEntry
 from moderation.policy import PolicyRevision, describe_diff, load_policy, parse_ref, token_bound, warnings
-from moderation.policy.text import check_text
 
 commands = typer.Typer()
 _policy = typer.Typer(
@@ -25,6 +25,10 @@ _policy = typer.Typer(
 )
 commands.add_typer(_policy, name="policy")
 _policy.command()(impact)
+_policy.command()(gates.gate)
+_policy.command()(gates.check)
+_policy.command()(gates.activate)
+_policy.command()(gates.releases)
 
 Ref = Annotated[str, typer.Argument(metavar="ID[@REV]", help="A policy, or one revision of it.")]
 _TABLE = {
@@ -97,8 +101,8 @@ def add(
         added = registry.add(engine, policy, by=who, reason=why)
     _warn(added.policy)
     if as_json:
-        told = {"policy": added.policy.ref, "added": added.new, "warnings": warnings(added.policy)}
-        print_json(told)
+        output = {"policy": added.policy.ref, "added": added.new, "warnings": warnings(added.policy)}
+        print_json(output)
     else:
         talk(
             f"added {added.policy.ref}"
@@ -117,16 +121,16 @@ def diff(
 
     Says what changed from A to B, and whether the model reads another text.
     """
-    found = _found(before, after)
-    told = describe_diff(found[0], found[1])
+    policies = _found(before, after)
+    description = describe_diff(policies[0], policies[1])
     # A file is called by its name: its revision may not be given yet.
-    told = told.model_copy(
+    description = description.model_copy(
         update={side: name for side, name in (("before", before), ("after", after)) if _is_file(name)}
     )
     if as_json:
-        print_json(told)
+        print_json(description)
     else:
-        typer.echo("\n".join(told.lines))
+        typer.echo("\n".join(description.lines))
 
 
 @_policy.command()
@@ -168,29 +172,13 @@ def _read(file: str) -> PolicyRevision:
         raise BadSource(f"no policy file {file!r}: {getattr(exc, 'strerror', None) or exc}") from None
 
 
-def login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user often has no name
-        raise BadSetting("who adds it? your login has no name here: say --by") from None
-
-
-def plain_words(option: str, text: str) -> str:
-    try:
-        return check_text(text.strip())
-    except ValueError as exc:
-        raise BadSetting(f"{option} {exc}") from None
-
-
 def _warn(policy: PolicyRevision) -> None:
     for line in warnings(policy):
         talk(f"warning: {line}")
 
 
 def _state(entry: RegistryEntry) -> str:
-    if entry.retired_at is not None:
-        return f"retired on {entry.retired_at:%Y-%m-%d}"
-    return "current" if entry.current else "older"
+    return f"retired on {entry.retired_at:%Y-%m-%d}" if entry.retired_at is not None else entry.state
 
 
 def _row(entry: RegistryEntry) -> dict[str, Any]:

@@ -27,8 +27,10 @@ class _TimeLeftColumn(ProgressColumn):
     """How long it will take at that rate; rich's own column forgets the rate whenever an estimated total changes."""
 
     def render(self, task: Task) -> Text:
-        rate, left = _rate(task), task.remaining
-        return Text("" if not rate or left is None else f"{timedelta(seconds=round(left / rate))} left")
+        rate, remaining = _rate(task), task.remaining
+        return Text(
+            "" if not rate or remaining is None else f"{timedelta(seconds=round(remaining / rate))} left"
+        )
 
 
 def _rate(task: Task) -> float | None:

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, progress_bar, talk
 from moderation.errors import InvalidSubmission
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import impact as ledger
 from moderation.ledger.impact import Impact
 from moderation.ledger.reassess import (
@@ -81,16 +81,16 @@ def impact(
     """
     with opened_ledger() as engine:
         change = revision_change(engine, policy, from_revision=from_, to_revision=to)
-        found = ledger.impact(engine, change, limit=limit)
-    items = [item | {"uri": redact_uri(item["uri"])} for item in found.items]
+        effect = ledger.impact(engine, change, limit=limit)
+    items = [item | {"uri": redact_uri(item["uri"])} for item in effect.items]
     if as_json:
-        print_json(_as_json(change, found, items))
+        print_json(_as_json(change, effect, items))
         return
-    for line in _lines(change, found):
+    for line in _lines(change, effect):
         typer.echo(line)
     print_table(items, _FLIPS, style=lambda row: "red" if row["rating_after"] == Rating.UNSAFE else None)
-    if found.flips > len(items):
-        talk(f"{found.flips - len(items)} more flipped; --limit lists more")
+    if effect.flips > len(items):
+        talk(f"{effect.flips - len(items)} more flipped; --limit lists more")
 
 
 def _choice(only: str | None, sample: int | None) -> ReassessFilter:
@@ -117,46 +117,46 @@ def _report(change: RevisionChange, total: Reassessed, batch: str, as_json: bool
         raise typer.Exit(SOME_FAILED)
 
 
-def _as_json(change: RevisionChange, found: Impact, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_json(change: RevisionChange, effect: Impact, items: list[dict[str, Any]]) -> dict[str, Any]:
     before, after = change.refs
     return {
         "from": before,
         "to": after,
-        "verdicts": found.verdicts,
-        "reassessed": found.reassessed,
-        "judged": found.judged,
+        "verdicts": effect.verdicts,
+        "reassessed": effect.reassessed,
+        "judged": effect.judged,
         "safe_to_unsafe": {
-            "count": found.to_unsafe.total(),
-            "categories": _most_first(found.to_unsafe),
+            "count": effect.to_unsafe.total(),
+            "categories": _most_first(effect.to_unsafe),
         },
-        "unsafe_to_safe": {"count": found.to_safe.total(), "categories": _most_first(found.to_safe)},
-        "still_safe": found.still_safe,
-        "still_unsafe": found.still_unsafe,
-        "still_unsafe_other_category": found.other_category,
-        "open": found.open,
-        "failed": _most_first(found.failed),
-        "cancelled": found.cancelled,
-        "image_changed": found.image_changed,
+        "unsafe_to_safe": {"count": effect.to_safe.total(), "categories": _most_first(effect.to_safe)},
+        "still_safe": effect.still_safe,
+        "still_unsafe": effect.still_unsafe,
+        "still_unsafe_other_category": effect.other_category,
+        "open": effect.open,
+        "failed": _most_first(effect.failed),
+        "cancelled": effect.cancelled,
+        "image_changed": effect.image_changed,
         "items": items,
-        "items_left_out": found.flips - len(items),
+        "items_left_out": effect.flips - len(items),
     }
 
 
-def _lines(change: RevisionChange, found: Impact) -> list[str]:
+def _lines(change: RevisionChange, effect: Impact) -> list[str]:
     before, after = change.refs
-    lines = [f"{before} -> {after}: {found.judged} of {found.verdicts} verdicts judged again"]
-    lines += _by_category("Safe -> Unsafe", found.to_unsafe)
-    lines += _by_category("Unsafe -> Safe", found.to_safe)
+    lines = [f"{before} -> {after}: {effect.judged} of {effect.verdicts} verdicts judged again"]
+    lines += _by_category("Safe -> Unsafe", effect.to_unsafe)
+    lines += _by_category("Unsafe -> Safe", effect.to_safe)
     lines.append(
-        f"unchanged: Safe {found.still_safe}, "
-        f"Unsafe {found.still_unsafe} ({found.other_category} for another category)"
+        f"unchanged: Safe {effect.still_safe}, "
+        f"Unsafe {effect.still_unsafe} ({effect.other_category} for another category)"
     )
-    codes = ", ".join(f"{code} {n}" for code, n in _most_first(found.failed).items())
-    failed = f"failed {found.failed.total()}" + (f" ({codes})" if codes else "")
-    lines.append(f"no new verdict: open {found.open}, {failed}, cancelled {found.cancelled}")
-    if found.image_changed:
+    codes = ", ".join(f"{code} {n}" for code, n in _most_first(effect.failed).items())
+    failed = f"failed {effect.failed.total()}" + (f" ({codes})" if codes else "")
+    lines.append(f"no new verdict: open {effect.open}, {failed}, cancelled {effect.cancelled}")
+    if effect.image_changed:
         lines.append(
-            f"{found.image_changed} images had other bytes than before: their flips may not be the policy's"
+            f"{effect.image_changed} images had other bytes than before: their flips may not be the policy's"
         )
     return lines
 

@@ -11,7 +11,7 @@ import typer
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
 from moderation.cli.output import print_json, print_table, progress_counter, talk
-from moderation.cli.policy import login_name, plain_words
+from moderation.cli.signature import login_name, plain_words
 from moderation.errors import InvalidSubmission
 from moderation.ledger.legal_holds import HoldTarget, add_hold, holds, remove_hold
 from moderation.ledger.retention import ClearResult, clear_raw, clear_uris

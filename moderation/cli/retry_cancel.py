@@ -201,8 +201,14 @@ class _BulkChange:
                 count, changed = wanted, self.which(engine, selection) if named else set()
             else:
                 count, changed = self._in_pages(engine, wanted, named)
-            left = unchanged(engine, selection, changed, self.reasons)
-        report(f"would be {self.what}" if dry_run else self.what, count, left, named=named, as_json=as_json)
+            unchanged_items = unchanged(engine, selection, changed, self.reasons)
+        report(
+            f"would be {self.what}" if dry_run else self.what,
+            count,
+            unchanged_items,
+            named=named,
+            as_json=as_json,
+        )
         return count
 
     def _in_pages(self, engine: Engine, total: int, named: bool) -> tuple[int, set[UUID]]:

@@ -29,9 +29,9 @@ def status(batch: Batch = None, tenant: Tenant = None, as_json: Json = False) ->
         capped = caps(engine)
     states, pace, left_s = progress.states, progress.per_s, progress.left_s
     if as_json:
-        told = {"batch": batch, "tenant": tenant, "states": states, "per_s": pace, "left_s": left_s}
+        output = {"batch": batch, "tenant": tenant, "states": states, "per_s": pace, "left_s": left_s}
         held_up = {"pauses": [asdict(pause) for pause in paused], "caps": [asdict(cap) for cap in capped]}
-        print_json(told | {"sweep": swept, "workers": workers} | held_up)
+        print_json(output | {"sweep": swept, "workers": workers} | held_up)
         return
     typer.echo("  ".join(f"{state} {count}" for state, count in states.items()))
     typer.echo(

@@ -67,6 +67,14 @@ GROUPS: Mapping[str, tuple[Listed, ...]] = {
             "worker.judges.commands:commands",
             "Fit a calibration of P(unsafe) to people's labels.",
         ),
+        Listed(
+            "evaluate", "consumer.cli.evaluate:commands", "Measure verdicts against labels, with intervals."
+        ),
+        Listed("evaluations", "consumer.cli.evaluations:commands", "List, show and compare evaluation runs."),
+        Listed(
+            "shadow", "consumer.cli.shadow:commands", "Judge a share under a candidate too, without effect."
+        ),
+        Listed("golden", "consumer.cli.golden:commands", "Judge known images among live ones."),
     ),
     "Consume verdicts": (
         Listed(

@@ -8,8 +8,8 @@ import typer
 from sqlalchemy import Engine
 
 from moderation.assessment import State
-from moderation.cli.main import SOME_FAILED
 from moderation.cli.output import print_json, talk
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger.selection import Selection
 from moderation.ledger.status import AssessmentStatus, states
 
@@ -39,29 +39,29 @@ def unchanged(
     engine: Engine, selection: Selection, changed: Collection[UUID], reasons: Mapping[State, str]
 ) -> list[Unchanged]:
     """Those that the selection names by id and that are not among the changed. reasons: why, by their state."""
-    left = [id_ for id_ in selection.ids if id_ not in changed]
-    found = states(engine, left) if left else {}
-    return [Unchanged(id_, _why(found.get(id_), reasons)) for id_ in left]
+    others = [id_ for id_ in selection.ids if id_ not in changed]
+    statuses = states(engine, others) if others else {}
+    return [Unchanged(id_, _why(statuses.get(id_), reasons)) for id_ in others]
 
 
-def report(what: str, count: int, left: list[Unchanged], *, named: bool, as_json: bool) -> None:
+def report(what: str, count: int, others: list[Unchanged], *, named: bool, as_json: bool) -> None:
     """What was done, and what was not. named: by ids, of which each is accounted for. Exits with 3 where some are left."""
     if as_json:
-        told: dict[str, object] = {what.replace(" ", "_"): count}
-        print_json(told | {"unchanged": [asdict(one) for one in left]} if named else told)
+        output: dict[str, object] = {what.replace(" ", "_"): count}
+        print_json(output | {"unchanged": [asdict(one) for one in others]} if named else output)
     else:
         talk(f"{what}: {count}")
-        for one in left:
+        for one in others:
             talk(f"{one.id} {one.why}")
-    if left:
+    if others:
         raise typer.Exit(SOME_FAILED)
 
 
-def _why(standing: AssessmentStatus | None, reasons: Mapping[State, str]) -> str:
-    if standing is None:
+def _why(status: AssessmentStatus | None, reasons: Mapping[State, str]) -> str:
+    if status is None:
         return "is not in this ledger"
-    if standing.state in reasons:
-        return reasons[standing.state]
-    if standing.cleared:
+    if status.state in reasons:
+        return reasons[status.state]
+    if status.cleared:
         return "cannot be fetched any more: retention cleared its URI"
     return "is not what the other filters mean"

@@ -94,10 +94,10 @@ def page(sight: Snapshot) -> RenderableType:
     head.add_row(
         *(Text(f"{name} {count:,}", style=_STYLES.get(name, "")) for name, count in sight.states.items())
     )
-    left = f", {duration_text(sight.left_s)} left" if sight.left_s is not None else ""
+    time_left = f", {duration_text(sight.left_s)} left" if sight.left_s is not None else ""
     title = f"batch {sight.batch}" if sight.batch else "everything"
     parts: list[RenderableType] = [
-        Text(f"{title}: {sight.per_s:.1f}/s over the last minute{left}", style="bold"),
+        Text(f"{title}: {sight.per_s:.1f}/s over the last minute{time_left}", style="bold"),
         head,
         _swept(sight.sweep),
         Text(),

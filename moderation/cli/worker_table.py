@@ -29,8 +29,8 @@ _WORDS = {"ready": "{} ready", "waiting": "{} waiting", "silent": "{} not seen"}
 
 def counted(rows: Sequence[Row]) -> dict[str, int]:
     """How many are in each state; a worker of a release that does not say is in none."""
-    found = Counter(row["state"] for row in rows)
-    return {state: found[state] for state in STATES}
+    states = Counter(row["state"] for row in rows)
+    return {state: states[state] for state in STATES}
 
 
 def count_workers(states: Mapping[str, int]) -> str:
@@ -60,14 +60,14 @@ def worker_table(rows: Sequence[Row]) -> "RenderableType":
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Of one that is silent, only what the ledger knows by itself."""
-    said: Row = {} if row["state"] == "silent" else row
+    status: Row = {} if row["state"] == "silent" else row
     return (
         row["worker"],
         " ".join(filter(None, (row["host"], row["gpu"]))),
         _state(row),
-        " ".join(filter(None, (row["runtime"], said.get("runtime_state")))),
+        " ".join(filter(None, (row["runtime"], status.get("runtime_state")))),
         _of(row["in_hand"], row["in_hand_limit"]),
-        _of(said.get("in_flight"), said.get("in_flight_limit")),
+        _of(status.get("in_flight"), status.get("in_flight_limit")),
         str(row["last_minute"]),
         duration_text(row["oldest_s"]),
         f"{duration_text(row['answered_s'])} ago" if row["answered_s"] is not None else "",

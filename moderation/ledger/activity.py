@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.workers import STATE
 
 Row = dict[str, Any]
@@ -51,5 +51,5 @@ def workers(engine: Engine) -> list[Row]:
     last_minute: verdicts, of the newest 10,000; oldest_s, answered_s: seconds since the oldest claim in hand and the
     last verdict, if within ten minutes; lease_ran_out: the sweeper will free what it holds.
     """
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(_WORKERS, {"newest": _NEWEST}).mappings()]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, TextClause, text
 
 from moderation.assessment import Claim
 from moderation.errors import LedgerUnavailable
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.pauses import IS_PAUSED
 
 # It waits for a lock rather than skip the row: the sweeper still holds it when a fast worker answers the ring, and a
@@ -69,12 +69,12 @@ def claim(
 def defer_suspects(engine: Engine, ids: Sequence[UUID], *, suspect: int, delay_s: float) -> bool:
     """Ring those of these rows that are suspects again after delay_s seconds; whether there were any."""
     values = {"ids": list(ids), "suspect": suspect, "delay_s": delay_s}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_DEFER, values).rowcount > 0
 
 
 def _claims(engine: Engine, statement: TextClause, values: dict[str, Any]) -> list[Claim]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [Claim(**row._mapping) for row in connection.execute(statement, values)]
 
 
@@ -84,6 +84,6 @@ def beat(engine: Engine, held: Iterable[Claim], *, lease_s: float) -> set[UUID]:
     if not claims:
         return set()
     values = {"ids": [c.id for c in claims], "attempts": [c.attempt for c in claims], "lease_s": lease_s}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         kept = set(connection.execute(_BEAT, values).scalars())
     return {c.id for c in claims} - kept

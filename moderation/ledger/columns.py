@@ -26,12 +26,12 @@ def time_column(*, default: bool = False, nullable: bool = True) -> Any:
     return Column(DateTime(timezone=True), nullable=nullable, server_default=NOW if default else None)
 
 
-def json_column() -> Any:
-    return Column(JSONB, nullable=True)
+def json_column(*, nullable: bool = True) -> Any:
+    return Column(JSONB, nullable=nullable)
 
 
-def text_column(*, nullable: bool = False) -> Any:
-    return Column(Text, nullable=nullable)
+def text_column(*, nullable: bool = False, default: Any = None) -> Any:
+    return Column(Text, nullable=nullable, server_default=default)
 
 
 def count_column() -> Any:

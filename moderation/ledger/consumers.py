@@ -14,7 +14,7 @@ from sqlalchemy import Engine, Row, text
 
 from moderation.cursor import Cursor
 from moderation.errors import ConsumerTaken, InvalidConsumer
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.feed import Filter
 
 _ADD = text("""
@@ -86,17 +86,17 @@ def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> No
     Raises InvalidConsumer where that one stands for another filter: its place says nothing about what this one wants.
     """
     values = {"name": name, "filter": to_json(wanted.given()).decode()} | _place(start)
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_ADD, values)
-        standing = Filter(**connection.execute(_FILTER, {"name": name}).scalar_one())
-    if standing != wanted:
-        said = ", ".join(f"{key}={value}" for key, value in standing.given().items()) or "everything"
-        raise InvalidConsumer(f"the consumer {name} reads {said}; take another name for another filter")
+        stored = Filter(**connection.execute(_FILTER, {"name": name}).scalar_one())
+    if stored != wanted:
+        words = ", ".join(f"{key}={value}" for key, value in stored.given().items()) or "everything"
+        raise InvalidConsumer(f"the consumer {name} reads {words}; take another name for another filter")
 
 
 def take(engine: Engine, name: str, *, holder: str, lease_s: float) -> tuple[ConsumerLease, Cursor] | None:
     """The right to read and the place to go on from; None while another process has it."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_TAKE, {"name": name, "holder": holder, "lease_s": lease_s}).one_or_none()
     return None if row is None else (ConsumerLease(name, row.fence, lease_s, row.given), _cursor(row))
 
@@ -109,14 +109,14 @@ def acknowledge(engine: Engine, reader: ConsumerLease, upto: Cursor, *, given: i
     values = {"name": reader.name, "fence": reader.fence, "lease_s": reader.lease_s, "given": given} | _place(
         upto
     )
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if connection.execute(_ACKNOWLEDGE, values).one_or_none() is None:
             raise ConsumerTaken(f"another process reads as {reader.name} by now, or its place was moved")
 
 
 def release(engine: Engine, reader: ConsumerLease) -> None:
     """Let another process read at once."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_RELEASE, {"name": reader.name, "fence": reader.fence})
 
 
@@ -132,13 +132,13 @@ def remove(engine: Engine, name: str) -> None:
 
 def consumers(engine: Engine) -> list[dict[str, Any]]:
     """Every consumer: its filter, its place, who reads under its name, and how far it is behind, in seconds."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = connection.execute(_LIST).mappings().all()
     return [_listed(dict(row)) for row in rows]
 
 
 def _known(engine: Engine, statement: Any, name: str, values: dict[str, Any]) -> None:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if connection.execute(statement, {"name": name} | values).one_or_none() is None:
             raise InvalidConsumer(f"there is no consumer named {name}")
 

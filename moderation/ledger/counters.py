@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Engine, text
 
 from moderation.assessment import State
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 # An empty name stands for rows without one; NULL, as a parameter, for all.
 _MEANT = """(CAST(:batch AS text) IS NULL OR batch = :batch)
@@ -71,20 +71,20 @@ def progress(engine: Engine, *, batch: str | None = None, tenant: str | None = N
 
 def counts(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> dict[str, int]:
     """How many assessments are in each state; states with none are left out."""
-    with reaching_postgres(), engine.connect() as connection:
-        found = connection.execute(_COUNTS, {"batch": batch, "tenant": tenant})
-        return {row.state: row.n for row in found}
+    with autocommit(engine) as connection:
+        rows = connection.execute(_COUNTS, {"batch": batch, "tenant": tenant})
+        return {row.state: row.n for row in rows}
 
 
 def queued(engine: Engine) -> int:
     """How many assessments wait, in all."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return int(connection.execute(_QUEUED).scalar_one())
 
 
 def pace(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> float:
     """Assessments ended per second, over the last minute."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return float(connection.execute(_PACE, {"batch": batch, "tenant": tenant}).scalar_one())
 
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Engine, Row, text
 
 from moderation.cursor import Cursor
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.feed import Filter
 
 # What is due: an endpoint whose time has come and that has something in the feed or asked for again. A message that was
@@ -116,13 +116,13 @@ class DeliveryLease:
 
 def due(engine: Engine, *, ring_again_s: float) -> list[UUID]:
     """Endpoints to ring now. Each is named once, until its turn is taken or ring_again_s have passed."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return list(connection.execute(_DUE, {"ring_again_s": ring_again_s}).scalars())
 
 
 def take(engine: Engine, id_: UUID, *, holder: str, lease_s: float) -> DeliveryLease | None:
     """A turn at this endpoint; None where somebody has it, it is paused, not due, or gone."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_TAKE, {"id": id_, "holder": holder, "lease_s": lease_s}).one_or_none()
     return None if row is None else _lease(row, lease_s)
 
@@ -169,32 +169,32 @@ def failed(
 
 def asked_again(engine: Engine, lease: DeliveryLease) -> Sequence[UUID]:
     """Verdicts that were set aside and are to be sent again, in the order in which that was asked."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_ASKED_AGAIN, {"id": lease.id}).scalars().all()
 
 
 def delivered_again(engine: Engine, lease: DeliveryLease, assessment: UUID) -> bool:
     """It is set aside no more. False where the lease was lost."""
     values = {"id": lease.id, "fence": lease.fence, "lease_s": lease.lease_s, "assessment_id": assessment}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(_DELIVERED_AGAIN, values).one_or_none() is not None
 
 
 def refused_again(engine: Engine, lease: DeliveryLease, assessment: UUID, error: str) -> None:
     """It stays set aside, until it is asked for again."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_REFUSED_AGAIN, {"id": lease.id, "assessment_id": assessment, "error": error})
 
 
 def release(engine: Engine, lease: DeliveryLease) -> None:
     """End a round in which nothing failed."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_RELEASE, {"id": lease.id, "fence": lease.fence})
 
 
 def _move(engine: Engine, statement: Any, lease: DeliveryLease, place: Cursor) -> bool:
     values = {"id": lease.id, "fence": lease.fence, "lease_s": lease.lease_s} | _place(place)
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(statement, values).one_or_none() is not None
 
 

@@ -100,6 +100,13 @@ def reaching_postgres() -> Iterator[None]:
 
 
 @contextmanager
+def autocommit(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each statement is committed by itself. Raises LedgerUnavailable."""
+    with reaching_postgres(), engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
 def transaction(
     engine: Engine, *, patience_s: float | None = None, isolation: IsolationLevel = "READ COMMITTED"
 ) -> Iterator[Connection]:
@@ -115,13 +122,13 @@ def transaction(
 
 def ping(engine: Engine) -> None:
     """Raises LedgerUnavailable unless Postgres answers."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(text("SELECT 1"))
 
 
 def skew_s(engine: Engine) -> float:
     """By how many seconds this machine's clock is ahead of Postgres'; exact to half the time of an answer."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(text("SELECT 1"))  # what connecting takes is not part of it
         before = time.time()
         there = connection.execute(text("SELECT extract(epoch FROM clock_timestamp())::float")).scalar_one()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 Row = dict[str, Any]
 
@@ -34,11 +34,11 @@ _RELATED = text("""
 
 def explanation(engine: Engine, id_: UUID) -> Row | None:
     """One assessment with its attempts, its verdict and what it is related to. None where there is no such id."""
-    found = _all(engine, _ONE, id_)
-    if not found:
+    rows = _all(engine, _ONE, id_)
+    if not rows:
         return None
     verdict = _all(engine, _VERDICT, id_)
-    return found[0] | {
+    return rows[0] | {
         "attempts": _all(engine, _ATTEMPTS, id_),
         "verdict": verdict[0] if verdict else None,
         "related": _all(engine, _RELATED, id_),
@@ -46,5 +46,5 @@ def explanation(engine: Engine, id_: UUID) -> Row | None:
 
 
 def _all(engine: Engine, statement: Any, id_: UUID) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement, {"id": id_}).mappings()]

@@ -168,13 +168,13 @@ _VERDICTS = f"""
     SELECT {", ".join(f"{column.sql} AS {column.name}" for column in COLUMNS)}
     FROM verdict v JOIN assessment a ON a.id = v.assessment_id
     JOIN policy_revision r ON r.id = v.policy_revision_id
-    WHERE {{where}} ORDER BY v.xid, v.seq
+    WHERE a.purpose IS NULL AND {{where}} ORDER BY v.xid, v.seq
 """
 
 _EVERYTHING = """
     FROM assessment a LEFT JOIN verdict v ON v.assessment_id = a.id
     JOIN policy_revision r ON r.id = a.policy_revision_id
-    WHERE {where}
+    WHERE a.purpose IS NULL AND {where}
 """
 
 STATES_WITHOUT = ("queued", "running", "failed", "cancelled")

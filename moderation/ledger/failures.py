@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine, TextClause, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.selection import HOST, SELECTED, Selection
 
 Row = dict[str, Any]
@@ -63,5 +63,5 @@ def _grouped(by: list[FailureGroup]) -> TextClause:
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement, values).mappings()]

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Row, text
 
 from moderation.cursor import START, Cursor
 from moderation.errors import DatabaseRestored, InvalidCursor, InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.published import COLUMNS, PublishedVerdict
 from moderation.verdict import Rating
 
@@ -125,7 +125,7 @@ def read(engine: Engine, after: Cursor, wanted: Filter = EVERYTHING, *, limit: i
     Raises InvalidCursor for a place that this database has not come to; DatabaseRestored; LedgerUnavailable.
     """
     look_at = limit if wanted == EVERYTHING else limit * _LOOK_AT
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         window = connection.execute(_WINDOW, _place(after) | {"look_at": look_at}).one()
         _check(window, after)
         ended = after.epoch < window.epoch
@@ -145,20 +145,20 @@ def read(engine: Engine, after: Cursor, wanted: Filter = EVERYTHING, *, limit: i
 
 def end(engine: Engine) -> Cursor:
     """The place behind everything that can be read now."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_END).one()
     return Cursor(row.epoch, int(row.settled_xid), 0)
 
 
 def check_place(engine: Engine, cursor: Cursor) -> None:
     """Raises InvalidCursor where this database has not come to such a place."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         _check(connection.execute(_WINDOW, _place(cursor) | {"look_at": 0}).one(), cursor)
 
 
 def verdict_of(engine: Engine, id_: Any) -> PublishedVerdict | None:
     """The verdict of one assessment."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_ONE, {"id": id_}).one_or_none()
     return None if row is None else _published(row)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger import counters, queries, workers
+from moderation.ledger import counters, golden, queries, workers
 from moderation.ledger.audit import turn
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 Row = dict[str, Any]
 
@@ -108,10 +108,12 @@ QUICK = (
     GaugeQuery("failures", failures, 15),
     GaugeQuery("sweep", queries.last_sweep, 5),
     GaugeQuery("reconciled", turn.places, 15),
+    GaugeQuery("golden", golden.recent, 30),
+    GaugeQuery("scores", golden.weekly_scores, 600),
 )
 AUDIT = GaugeQuery("audit", audit, 60)
 
 
 def _all(engine: Engine, statement: Any) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement).mappings()]

@@ -13,7 +13,10 @@ from moderation.verdict import Rating
 
 Row = dict[str, Any]
 
-_VERDICTS = text("SELECT count(*) FROM verdict WHERE policy_revision_id = :before")
+_VERDICTS = text("""
+    SELECT count(*) FROM verdict v JOIN assessment a ON a.id = v.assessment_id
+    WHERE v.policy_revision_id = :before AND a.purpose IS NULL
+""")
 
 _PAIRS = """
     FROM verdict o
@@ -80,39 +83,39 @@ def impact(engine: Engine, change: RevisionChange, *, limit: int) -> Impact:
     values = {"before": change.before, "after": change.after}
     # One snapshot for counts and items: workers go on meanwhile.
     with transaction(engine, patience_s=REPORT_S, isolation="REPEATABLE READ") as connection:
-        found = Impact(verdicts=int(connection.execute(_VERDICTS, values).scalar_one()))
-        _count(found, _rows(connection, _GROUPS, values))
-        found.items = list(_rows(connection, _FLIPPED, values | {"limit": limit}))
-    return found
+        effect = Impact(verdicts=int(connection.execute(_VERDICTS, values).scalar_one()))
+        _count(effect, _rows(connection, _GROUPS, values))
+        effect.items = list(_rows(connection, _FLIPPED, values | {"limit": limit}))
+    return effect
 
 
 def _rows(connection: Connection, statement: Any, values: Row) -> Iterable[Row]:
     return (dict(row) for row in connection.execute(statement, values).mappings())
 
 
-def _count(found: Impact, groups: Iterable[Row]) -> None:
+def _count(effect: Impact, groups: Iterable[Row]) -> None:
     for group in groups:
         n = group["n"]
-        found.image_changed += n if group["image_changed"] else 0
+        effect.image_changed += n if group["image_changed"] else 0
         match group["rating_before"], group["rating_after"]:
             case Rating.SAFE, Rating.UNSAFE:
-                found.to_unsafe[group["category_after"]] += n
+                effect.to_unsafe[group["category_after"]] += n
             case Rating.UNSAFE, Rating.SAFE:
-                found.to_safe[group["category_before"]] += n
+                effect.to_safe[group["category_before"]] += n
             case Rating.SAFE, Rating.SAFE:
-                found.still_safe += n
+                effect.still_safe += n
             case Rating.UNSAFE, Rating.UNSAFE:
-                found.still_unsafe += n
-                found.other_category += n if group["category_before"] != group["category_after"] else 0
+                effect.still_unsafe += n
+                effect.other_category += n if group["category_before"] != group["category_after"] else 0
             case _:
-                _count_unjudged(found, group, n)
+                _count_unjudged(effect, group, n)
 
 
-def _count_unjudged(found: Impact, group: Row, n: int) -> None:
+def _count_unjudged(effect: Impact, group: Row, n: int) -> None:
     match group["state"]:
         case "failed":
-            found.failed[group["error_code"]] += n
+            effect.failed[group["error_code"]] += n
         case "cancelled":
-            found.cancelled += n
+            effect.cancelled += n
         case _:
-            found.open += n
+            effect.open += n

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 
 # Advisory lock: pages of a retention and changes of a hold take turns. Once `add_hold` has returned, nothing that it
 # holds is cleared any more.
@@ -91,7 +91,7 @@ def remove_hold(engine: Engine, held: HoldTarget, *, by: str) -> bool:
 
 def holds(engine: Engine, *, removed: bool = False) -> list[Hold]:
     """The holds that stand, oldest first; with `removed`, those that stood as well."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [Hold(**row._mapping) for row in connection.execute(_LIST, {"removed": removed})]
 
 

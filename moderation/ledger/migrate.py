@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.ledger import roles
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit, reaching_postgres
 from moderation.ledger.feed import Filter
 from moderation.ledger.verification import ReaderKind
 
@@ -78,7 +78,7 @@ def upgrade_tables(engine: Engine, revision: str = "head", *, keep_places: bool 
         reached = connection.execute(_VERSION).scalar() or EMPTY
         if reached == head():
             roles.grant(connection)
-    return Upgrade(reached, [_put_back(told) for told in config.attributes.get("places", ())])
+    return Upgrade(reached, [_put_back(place) for place in config.attributes.get("places", ())])
 
 
 def head() -> str:
@@ -90,7 +90,7 @@ def head() -> str:
 
 def current(engine: Engine) -> str:
     """The database's revision; EMPTY where nothing was ever migrated."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if not connection.execute(_TABLE).scalar():
             return EMPTY
         return connection.execute(_VERSION).scalar() or EMPTY
@@ -104,6 +104,8 @@ def _config() -> "Config":
     return config
 
 
-def _put_back(told: Mapping[str, Any]) -> PutBack:
-    was, back = (Cursor(at["epoch"], int(at["xid"]), at["seq"]) for at in (told["was"], told["back"]))
-    return PutBack(ReaderKind(told["kind"]), told["name"], Filter(**told["filter"]), was, back, told["kept"])
+def _put_back(place: Mapping[str, Any]) -> PutBack:
+    was, back = (Cursor(at["epoch"], int(at["xid"]), at["seq"]) for at in (place["was"], place["back"]))
+    return PutBack(
+        ReaderKind(place["kind"]), place["name"], Filter(**place["filter"]), was, back, place["kept"]
+    )

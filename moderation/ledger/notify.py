@@ -12,7 +12,7 @@ import psycopg
 from sqlalchemy import Engine, text
 
 from moderation.errors import LedgerUnavailable
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit, reaching_postgres
 
 _CHANNEL = "vetline_verdicts"
 _LISTEN = f"LISTEN {_CHANNEL}".encode()
@@ -22,7 +22,7 @@ _AGAIN_S = 5.0  # until it is tried again to listen, where that failed; looking 
 
 def notify_recorded(engine: Engine) -> None:
     """Wake those who listen."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_TELL)
 
 

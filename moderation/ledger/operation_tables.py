@@ -78,7 +78,7 @@ class WorkerRow(SQLModel, table=True):
     model: str | None = Field(default=None, sa_column=text_column(nullable=True))
     ready: bool
     waits: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
-    in_hand: int
+    in_hand: int  # busy threads; claims are counted in the table of assessments
     in_hand_limit: int
     in_flight: int
     in_flight_limit: int

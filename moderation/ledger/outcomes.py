@@ -14,7 +14,8 @@ from sqlalchemy import Engine, TextClause, text
 
 from moderation.assessment import Claim
 from moderation.errors import VetlineError
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
+from moderation.storable import storable
 from moderation.verdict import Ask
 
 
@@ -124,7 +125,7 @@ def release_doubtful(engine: Engine, ids: Sequence[UUID], *, worker: str) -> lis
 
     ids: rows that this worker asked for, never got, and does not hold by a later claim.
     """
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return list(connection.execute(_RELEASE, {"ids": list(ids), "worker": worker}).scalars())
 
 
@@ -149,27 +150,26 @@ def _attempt(
     }
 
 
-def storable(value: Any) -> Any:
-    """As Postgres can hold it: a model may well emit NUL or half a surrogate pair."""
+def _storable(value: Any) -> Any:
+    """With every text in it as Postgres can hold it."""
     if isinstance(value, str):
-        whole = value if value.isascii() else value.encode("utf-8", "replace").decode()
-        return whole.replace("\0", "\ufffd")
+        return storable(value)
     if isinstance(value, Mapping):
-        return {key: storable(item) for key, item in value.items()}
+        return {key: _storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable(item) for item in value]
+        return [_storable(item) for item in value]
     return value
 
 
 def as_json(value: Any) -> str:
     """JSON that Postgres can hold."""
-    return to_json(storable(value)).decode()
+    return to_json(_storable(value)).decode()
 
 
 def _write(engine: Engine, statement: TextClause, values: dict[str, Any]) -> WriteResult:
-    values = {name: storable(value) for name, value in values.items()}
-    with reaching_postgres(), engine.connect() as connection:
+    values = {name: _storable(value) for name, value in values.items()}
+    with autocommit(engine) as connection:
         if connection.execute(statement, values).scalar_one():
             return WriteResult.WRITTEN
-        standing = connection.execute(_OWN, {k: values[k] for k in ("id", "attempt", "worker")}).scalar()
-        return WriteResult.REPEATED if standing == values["outcome"] else WriteResult.LOST
+        own_outcome = connection.execute(_OWN, {k: values[k] for k in ("id", "attempt", "worker")}).scalar()
+        return WriteResult.REPEATED if own_outcome == values["outcome"] else WriteResult.LOST

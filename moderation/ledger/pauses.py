@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from sqlalchemy import Engine, TextClause, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 
 class Scope(StrEnum):
@@ -83,7 +83,7 @@ def resume(engine: Engine, scope: Scope, name: str = "") -> bool:
 
 def pauses(engine: Engine) -> list[Pause]:
     """All that is paused, oldest first."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = connection.execute(_PAUSES).mappings()
         return [Pause(**dict(row) | {"scope": Scope(row["scope"])}) for row in rows]
 
@@ -94,7 +94,7 @@ def cap(engine: Engine, scope: Scope, name: str, in_hand: int, *, by: str = "") 
     What was rung or claimed before stays so; the number is reached as it ends.
     """
     values = {"scope": scope.value, "name": name, "in_hand": in_hand, "by": by}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_CAP, values)
 
 
@@ -105,11 +105,11 @@ def uncap(engine: Engine, scope: Scope, name: str) -> bool:
 
 def caps(engine: Engine) -> Sequence[Cap]:
     """All caps, by scope and name."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = connection.execute(_CAPS).mappings()
         return [Cap(**dict(row) | {"scope": Scope(row["scope"])}) for row in rows]
 
 
 def _changed(engine: Engine, statement: TextClause, values: dict[str, str]) -> bool:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return connection.execute(statement, values).first() is not None

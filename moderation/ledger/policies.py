@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.errors import PolicyError, UnknownPolicy
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.errors import PolicyError, PolicyNotLive, UnknownPolicy
+from moderation.ledger.engine import autocommit, transaction
 from moderation.policy import PolicyRevision, builtin_policies, parse_ref
 
 
@@ -32,9 +32,7 @@ _ADD = text("""
 """)
 
 _CURRENT = text("""
-    SELECT DISTINCT ON (policy) id, policy, revision FROM policy_revision
-    WHERE policy = ANY(:policies) AND retired_at IS NULL
-    ORDER BY policy, revision DESC
+    SELECT policy_revision_id AS id, policy, revision FROM policy_live WHERE policy = ANY(:policies)
 """)
 
 _EXACT = text("""
@@ -42,9 +40,17 @@ _EXACT = text("""
     JOIN unnest(CAST(:policies AS text[]), CAST(:revisions AS integer[])) AS wanted (policy, revision)
         ON (r.policy, r.revision) = (wanted.policy, wanted.revision)
     WHERE r.retired_at IS NULL
+        AND (:unreleased OR EXISTS (SELECT FROM policy_usable u WHERE u.policy_revision_id = r.id))
 """)
 
 _LOAD = text("SELECT document, prompt_sha256 FROM policy_revision WHERE id = :id")
+
+_KNOWN = text("""
+    SELECT EXISTS (
+        SELECT FROM policy_revision
+        WHERE policy = :policy AND (CAST(:revision AS integer) IS NULL OR revision = :revision)
+    )
+""")
 
 _RETIRED = text("""
     SELECT max(retired_at) FROM policy_revision
@@ -78,24 +84,28 @@ def seed_builtin(engine: Engine) -> int:
         )
 
 
-def pin(engine: Engine, refs: Iterable[str]) -> dict[str, PinnedPolicy]:
-    """Each ref ("id" or "id@revision") with the revision that it means now. Raises UnknownPolicy."""
+def pin(engine: Engine, refs: Iterable[str], *, unreleased: bool = False) -> dict[str, PinnedPolicy]:
+    """Each ref ("id" or "id@revision") with the revision that it means now. Raises UnknownPolicy, PolicyNotLive.
+
+    unreleased: whether a named revision may be one that its policy's gate has not let through, as for an evaluation.
+    """
     wanted = {ref: parse_ref(ref) for ref in set(refs)}
     current = [policy for policy, revision in wanted.values() if revision is None]
     exact = [(policy, revision) for policy, revision in wanted.values() if revision is not None]
-    found: dict[tuple[str, int | None], PinnedPolicy] = {}
-    with reaching_postgres(), engine.connect() as connection:
+    pinned: dict[tuple[str, int | None], PinnedPolicy] = {}
+    with autocommit(engine) as connection:
         if current:
             for row in connection.execute(_CURRENT, {"policies": current}):
-                found[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
+                pinned[(row.policy, None)] = PinnedPolicy(row.id, row.policy, row.revision)
         if exact:
             names, revisions = [list(column) for column in zip(*exact, strict=True)]
-            for row in connection.execute(_EXACT, {"policies": names, "revisions": revisions}):
-                found[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
+            values = {"policies": names, "revisions": revisions, "unreleased": unreleased}
+            for row in connection.execute(_EXACT, values):
+                pinned[(row.policy, row.revision)] = PinnedPolicy(row.id, row.policy, row.revision)
         for ref, key in wanted.items():
-            if key not in found:
+            if key not in pinned:
                 raise _not_to_be_had(connection, ref, *key)
-    return {ref: found[key] for ref, key in wanted.items()}
+    return {ref: pinned[key] for ref, key in wanted.items()}
 
 
 def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
@@ -103,7 +113,7 @@ def load_revision(engine: Engine, revision_id: int) -> PolicyRevision:
 
     Raises PolicyError where this release would render it otherwise than when it was added.
     """
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_LOAD, {"id": revision_id}).one()
     return policy_of(row.document, row.prompt_sha256)
 
@@ -118,6 +128,9 @@ def policy_of(document: dict[str, Any], prompt_sha256: str) -> PolicyRevision:
 
 def _not_to_be_had(connection: Connection, ref: str, policy: str, revision: int | None) -> UnknownPolicy:
     retired = connection.execute(_RETIRED, {"policy": policy, "revision": revision}).scalar()
+    if retired is None and connection.execute(_KNOWN, {"policy": policy, "revision": revision}).scalar():
+        why = "its policy has a gate: `vetline policy activate` lets a revision through that passes"
+        return PolicyNotLive(f"{ref} is not live; {why}")
     if retired is None:
         return UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
     return UnknownPolicy(f"{ref} takes no new images: it was retired on {retired:%Y-%m-%d}")

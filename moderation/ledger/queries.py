@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit, reaching_postgres
 
 Row = dict[str, Any]
 _PAGE = 1000  # rows fetched at a time: constant memory for any number of verdicts
@@ -21,7 +21,7 @@ _VERDICTS = text("""
            v.width, v.height, v.timings_ms, v.attempt, v.recorded_at, v.views_differ, v.review_reasons
     FROM verdict v JOIN assessment a ON a.id = v.assessment_id
     JOIN policy_revision r ON r.id = v.policy_revision_id
-    WHERE (CAST(:batch AS text) IS NULL OR a.batch = :batch)
+    WHERE a.purpose IS NULL AND (CAST(:batch AS text) IS NULL OR a.batch = :batch)
         AND (CAST(:rating AS text) IS NULL OR v.rating = :rating)
         AND (CAST(:policy AS text) IS NULL OR a.policy = :policy)
     ORDER BY v.seq
@@ -48,5 +48,5 @@ def verdicts(
 
 
 def _all(engine: Engine, statement: Any, values: dict[str, Any]) -> list[Row]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(statement, values).mappings()]

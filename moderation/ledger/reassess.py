@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 
 from moderation.assessment import Priority
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.policies import pin
 from moderation.ledger.registry import find
 from moderation.ledger.submit import new_id
@@ -20,6 +20,7 @@ _PAGE = 1000  # rows of one statement, as in submit
 
 _CHOSEN = """
     v.policy_revision_id = :before
+    AND NOT EXISTS (SELECT FROM assessment p WHERE p.id = v.assessment_id AND p.purpose IS NOT NULL)
     AND (CAST(:rating AS text) IS NULL OR v.rating = :rating)
     AND (CAST(:category AS text) IS NULL OR split_part(v.category, ':', 1) = :category)
 """
@@ -114,8 +115,8 @@ def revision_change(engine: Engine, policy: str, *, from_revision: int, to_revis
 def count_chosen(engine: Engine, change: RevisionChange, choice: ReassessFilter) -> int:
     """How many verdicts the choice means now."""
     with transaction(engine, patience_s=REPORT_S) as connection:
-        found = int(connection.execute(_COUNT, _values(change, choice)).scalar_one())
-    return found if choice.sample is None else min(found, choice.sample)
+        count = int(connection.execute(_COUNT, _values(change, choice)).scalar_one())
+    return count if choice.sample is None else min(count, choice.sample)
 
 
 def reassess(
@@ -159,7 +160,7 @@ def _again(engine: Engine, change: RevisionChange, ids: Sequence[UUID], batch: s
         "priority": int(Priority.LOW),
         "mark": MARK,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_AGAIN, values).one()
     return Reassessed(row.queued, len(ids) - row.queued - row.gone, row.gone)
 

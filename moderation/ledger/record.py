@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from moderation.assessment import Claim
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.outcomes import WriteResult, as_json
 from moderation.redaction import without_secrets
 from moderation.verdict import Verdict
@@ -72,7 +72,7 @@ Judged = tuple[Claim, Verdict]
 def record_all(engine: Engine, judged: Sequence[Judged], *, worker: str) -> list[WriteResult]:
     """Write many in one transaction and say for each, in order, what became of it. Safe to repeat."""
     values = {"rows": as_json([_row(claim, verdict) for claim, verdict in judged]), "worker": worker}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         written = {(row.id, row.attempt) for row in connection.execute(_RECORD, values)}
         others = [claim for claim, _ in judged if (claim.id, claim.attempt) not in written]
         asked = {"ids": [c.id for c in others], "attempts": [c.attempt for c in others], "worker": worker}

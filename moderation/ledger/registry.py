@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from moderation.errors import PolicyError, UnknownPolicy
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.policies import add_revision, policy_of
 from moderation.policy import PolicyRevision, check_size, parse_ref
 
@@ -16,9 +16,9 @@ _LOCK_REGISTRY = text("SELECT pg_advisory_xact_lock(:lock)")
 
 _ENTRIES = text("""
     SELECT id, policy, revision, title, document, prompt_sha256, created_at, created_by, reason, retired_at,
-           retired_at IS NULL AND revision = max(revision) FILTER (WHERE retired_at IS NULL)
-               OVER (PARTITION BY policy) AS current
-    FROM policy_revision WHERE CAST(:policy AS text) IS NULL OR policy = :policy
+           s.current, s.gated, s.released, s.shadowed, s.evaluated
+    FROM policy_revision r JOIN policy_state s ON s.policy_revision_id = r.id
+    WHERE CAST(:policy AS text) IS NULL OR policy = :policy
     ORDER BY policy, revision
 """)
 
@@ -33,7 +33,8 @@ _RETIRE = text("""
 class RegistryEntry:
     """A revision as the registry holds it: who added it, when and why.
 
-    current: whether the policy's bare id means this revision.
+    current: whether the policy's bare id means this revision. gated: whether its policy has a gate; released: whether
+    it went live through it; shadowed, evaluated: whether it is judged in shadow, and has a run.
     """
 
     id: int
@@ -47,6 +48,26 @@ class RegistryEntry:
     reason: str
     retired_at: datetime | None
     current: bool
+    gated: bool
+    released: bool
+    shadowed: bool
+    evaluated: bool
+
+    @property
+    def state(self) -> str:
+        """live, shadow, evaluated or draft where the policy has a gate; current or older where it has none; or retired.
+
+        earlier: a revision behind a gate that was live before.
+        """
+        if self.retired_at is not None:
+            return "retired"
+        if self.current:
+            return "live" if self.gated else "current"
+        if self.shadowed:
+            return "shadow"
+        if not self.gated:
+            return "older"
+        return "earlier" if self.released else "evaluated" if self.evaluated else "draft"
 
     @property
     def ref(self) -> str:
@@ -68,7 +89,7 @@ class AddResult:
 
 def entries(engine: Engine, policy: str | None = None) -> list[RegistryEntry]:
     """Every revision, of one policy or of all, by id and number."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return _entries(connection, policy)
 
 
@@ -78,12 +99,12 @@ def find(engine: Engine, ref: str) -> RegistryEntry:
     Raises UnknownPolicy.
     """
     policy, revision = parse_ref(ref)
-    found = entries(engine, policy)
+    revisions = entries(engine, policy)
     if revision is not None:
-        found = [entry for entry in found if entry.revision == revision]
-    if not found:
+        revisions = [entry for entry in revisions if entry.revision == revision]
+    if not revisions:
         raise UnknownPolicy(f"no policy {ref!r}; `vetline policy list` shows what there is")
-    return next((entry for entry in found if entry.current), found[-1])
+    return next((entry for entry in revisions if entry.current), revisions[-1])
 
 
 def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") -> AddResult:
@@ -94,10 +115,10 @@ def add(engine: Engine, policy: PolicyRevision, *, by: str, reason: str = "") ->
     """
     with transaction(engine) as connection:
         connection.execute(_LOCK_REGISTRY, {"lock": _ONE_AT_A_TIME})
-        standing = _entries(connection, policy.policy)
-        if same := _same(policy, standing):
+        existing = _entries(connection, policy.policy)
+        if same := _same(policy, existing):
             return AddResult(same.content, new=False)
-        numbered = policy.at_revision(_number(policy, standing))
+        numbered = policy.at_revision(_number(policy, existing))
         check_size(numbered)
         if numbered.revision > 1 and not reason:
             raise PolicyError(f"{numbered.ref} changes a policy: say why, with --reason")
@@ -112,7 +133,7 @@ def retire(engine: Engine, ref: str) -> list[str]:
     """
     find(engine, ref)
     policy, revision = parse_ref(ref)
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return sorted(connection.execute(_RETIRE, {"policy": policy, "revision": revision}).scalars())
 
 
@@ -124,23 +145,23 @@ def _names_number(policy: PolicyRevision) -> bool:
     return "revision" in policy.model_fields_set
 
 
-def _same(policy: PolicyRevision, standing: list[RegistryEntry]) -> RegistryEntry | None:
+def _same(policy: PolicyRevision, existing: list[RegistryEntry]) -> RegistryEntry | None:
     """The entry that says what this policy says, under its number or, where it has none, as the current one."""
-    for entry in standing:
-        meant = entry.revision == policy.revision if _names_number(policy) else entry.current
-        if meant and entry.content.at_revision(1) == policy.at_revision(1):
+    for entry in existing:
+        is_the_one = entry.revision == policy.revision if _names_number(policy) else entry.current
+        if is_the_one and entry.content.at_revision(1) == policy.at_revision(1):
             return entry
     return None
 
 
-def _number(policy: PolicyRevision, standing: list[RegistryEntry]) -> int:
-    newest = max((entry.revision for entry in standing), default=0)
+def _number(policy: PolicyRevision, existing: list[RegistryEntry]) -> int:
+    newest = max((entry.revision for entry in existing), default=0)
     if not _names_number(policy):
         return newest + 1
     if policy.revision > newest:
         return policy.revision
-    taken = any(entry.revision == policy.revision for entry in standing)
-    problem = "stands with other content, and a revision never changes" if taken else "is past"
+    is_taken = any(entry.revision == policy.revision for entry in existing)
+    problem = "stands with other content, and a revision never changes" if is_taken else "is past"
     raise PolicyError(
         f"{policy.ref} {problem}; the next free revision is {newest + 1}: name that, or leave `revision` out"
     )

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from moderation.assessment import Priority
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.sweep import take_the_sweep
 from moderation.ledger.tables import LANE
 
@@ -139,7 +139,7 @@ class _Lane:
 
 def count_pushed(engine: Engine) -> PushedCounts:
     """How many rows are rung and not claimed."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_RUNG).one()
         return PushedCounts(row.urgent, row.others)
 
@@ -213,16 +213,16 @@ class _Relay:
 
     def _shared_out(self, lanes: Sequence[_Lane], limit: int) -> dict[int, int]:
         """The most rows that each lane may bring; lanes under one cap share what it leaves."""
-        left = dict(self._room)
+        room = dict(self._room)
         each = max(_LEAST, -(-limit // max(1, len(lanes))))
         most: dict[int, int] = {}
         for lane in lanes:
-            capped = [target for target in lane.targets if target in left]
-            count = min([each, limit, *(left[target] for target in capped)])
+            capped = [target for target in lane.targets if target in room]
+            count = min([each, limit, *(room[target] for target in capped)])
             if count > 0:
                 most[lane.lane] = count
                 for target in capped:
-                    left[target] -= count
+                    room[target] -= count
         return most
 
     def _note(self, rows: Iterable[object]) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 from uuid_utils.compat import uuid7
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 KEPT_DAYS = 7  # clients repeat within minutes; a queue of theirs may stand over a weekend
 
@@ -44,19 +44,19 @@ class IdempotentRequest:
 def begin(engine: Engine, owner: str, key: str, body_sha256: str) -> IdempotentRequest:
     """Note the request, or find what was noted when the key came first. Safe to repeat."""
     values = {"owner": owner, "key": key, "body": body_sha256, "seed": uuid7()}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_BEGIN, values).one()
     return IdempotentRequest(row.body_sha256 == body_sha256, row.seed, row.answer)
 
 
 def finish(engine: Engine, owner: str, key: str, answer: str) -> str:
     """Keep the answer, and return it; or the one that a repeat at the same time kept before."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         kept = connection.execute(_FINISH, {"owner": owner, "key": key, "answer": answer}).scalar()
     return answer if kept is None else str(kept)
 
 
 def forget(engine: Engine, owner: str, key: str) -> None:
     """The request was refused: its key may come again."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_FORGET, {"owner": owner, "key": key})

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, TextClause, text
 
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.selection import SELECTED, Selection
 from moderation.redaction import without_secrets
 
@@ -57,7 +57,7 @@ _REDACT = text("""
 
 def count_retryable(engine: Engine, selection: Selection) -> int:
     """How many `retry_failed` would queue again."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return int(connection.execute(_COUNT, selection.values()).scalar_one())
 
 
@@ -82,13 +82,13 @@ def retry_failed(
     asked for all of them at once.
     """
     values = selection.values() | {"limit": limit, "before": before, "first_s": first_s, "every_s": every_s}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return list(connection.execute(_RETRY, values).scalars())
 
 
 def count_cancellable(engine: Engine, selection: Selection) -> int:
     """How many `cancel_queued` would cancel."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return int(connection.execute(_COUNT_CANCELLABLE, selection.values()).scalar_one())
 
 
@@ -101,12 +101,12 @@ def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) 
     """Cancel up to `limit` assessments that no worker has claimed."""
     with transaction(engine) as connection:
         rows = connection.execute(_CANCEL, selection.values() | {"limit": limit}).all()
-        told = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
-        if told:
-            connection.execute(_REDACT, {"ids": list(told), "uris": list(told.values())})
+        shown_uris = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
+        if shown_uris:
+            connection.execute(_REDACT, {"ids": list(shown_uris), "uris": list(shown_uris.values())})
     return [row.id for row in rows]
 
 
 def _ids(engine: Engine, statement: TextClause, selection: Selection) -> set[UUID]:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return set(connection.execute(statement, selection.values()).scalars())

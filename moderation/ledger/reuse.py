@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.verdict import Basis, Judgement
 
 # Only a verdict on the whole picture speaks for its pixels; one that was itself reused only points to it.
@@ -41,7 +41,7 @@ def find_known(
         "template_mode": basis.template_mode,
         "rationale": basis.rationale,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_KNOWN, values).mappings().first()
     if row is None:
         return None

@@ -6,6 +6,7 @@
     vetline_consumer  reads the feed and the views, keeps its place; sees no URI that may hold a secret, no raw output
     vetline_watcher   reads all but secrets and changes nothing: Flower, `vetline metrics`, status, failed, explain
     vetline_scaler    reads two numbers
+    vetline_approver  lets a policy or model go past its gate, and replaces gates; never whoever may add policies
 
 None can log in. Make a login of each and put it into its group: docs/operations.md has the commands.
 """
@@ -15,17 +16,18 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 Grants = Mapping[str, str]
 
 OWNER = "vetline_migrate"
 _VIEWS = ("verdict_history", "verdict_current", "failure_current", "unassessed", "feed")
+_POLICY_VIEWS = ("policy_live", "policy_usable", "policy_state")
 # Every table, so that a new one is granted or left out on purpose; a test holds it against the database.
 _READABLE = (
-    "alembic_version", "assessment", "attempt", "audit_place", "cap", "consumer", "feed_epoch", "legal_hold", "pause",
-    "policy_revision", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside",
-    "worker",
+    "alembic_version", "assessment", "attempt", "audit_place", "cap", "consumer", "evaluation_item", "evaluation_run",
+    "feed_epoch", "golden_item", "golden_rate", "legal_hold", "pause", "policy_gate", "policy_release", "policy_revision",
+    "shadow", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside", "worker",
 )  # fmt: skip
 HIDDEN = ("webhook_secret", "request")  # what signs, and what services asked: for those who use them alone
 
@@ -35,6 +37,7 @@ GRANTS: Mapping[str, Grants] = {
     "vetline_producer": {
         "alembic_version": _READ,
         "policy_revision": _READ,
+        **dict.fromkeys(_POLICY_VIEWS, _READ),
         "assessment": "SELECT, INSERT",
         "verdict": _READ,
         "pause": _READ,
@@ -46,6 +49,7 @@ GRANTS: Mapping[str, Grants] = {
     "vetline_worker": {
         "alembic_version": _READ,
         "policy_revision": _READ,
+        **dict.fromkeys(_POLICY_VIEWS, _READ),
         "assessment": "SELECT, INSERT, UPDATE",  # INSERT: a plain Celery message submits
         "attempt": "SELECT, INSERT",
         "verdict": "SELECT, INSERT",
@@ -69,8 +73,23 @@ GRANTS: Mapping[str, Grants] = {
         "verdict": "SELECT (epoch, xid, seq, recorded_at)",
         "consumer": _KEEP,
     },
-    "vetline_watcher": dict.fromkeys((*_READABLE, *_VIEWS, "open_work"), _READ),
+    "vetline_watcher": dict.fromkeys((*_READABLE, *_VIEWS, *_POLICY_VIEWS, "open_work"), _READ),
     "vetline_scaler": {"open_work": _READ},
+    "vetline_approver": {
+        **dict.fromkeys(
+            (
+                "alembic_version",
+                "policy_revision",
+                "evaluation_run",
+                "evaluation_item",
+                "shadow",
+                *_POLICY_VIEWS,
+            ),
+            _READ,
+        ),
+        "policy_gate": "SELECT, INSERT",
+        "policy_release": "SELECT, INSERT",
+    },
 }
 ROLES = (OWNER, *GRANTS)
 ADVICE = "a role that may make roles runs `CREATE ROLE {} NOLOGIN`, then `vetline db upgrade`"
@@ -111,23 +130,23 @@ def grant(connection: Connection) -> bool:
 
 def roles_status(engine: Engine) -> RolesStatus:
     """Which roles are missing, and which were granted nothing."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         missing = connection.execute(_MISSING, {"names": list(ROLES)}).scalars()
         bare = connection.execute(_WITHOUT, {"names": list(ROLES)}).scalars()
         return RolesStatus(tuple(missing), tuple(bare))
 
 
 def _statements(missing: set[str], schema: str) -> list[str]:
-    tables = ", ".join((*_READABLE, *HIDDEN, *_VIEWS, "open_work"))
-    found = []
+    tables = ", ".join((*_READABLE, *HIDDEN, *_VIEWS, *_POLICY_VIEWS, "open_work"))
+    statements = []
     for role, grants in GRANTS.items():
         if role in missing:
             continue
-        found += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
-        found += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
+        statements += [f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"REVOKE ALL ON {tables} FROM {role}"]
+        statements += [f"GRANT {verbs} ON {table} TO {role}" for table, verbs in grants.items()]
     if OWNER not in missing:
-        found += [
+        statements += [
             f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {OWNER}",
             f"GRANT {_KEEP} ON {tables} TO {OWNER}",
         ]
-    return found
+    return statements

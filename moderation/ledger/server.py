@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 # reset_val: as a new session of this login has it. A login that may not look at standbys still sees how many there are.
 _SERVER = text("""
@@ -31,6 +31,6 @@ class PostgresServer:
 
 def read_server(engine: Engine) -> PostgresServer:
     """As it is set now."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_SERVER).one()
     return PostgresServer(row.version, row.is_standby, row.standbys, row.waits_for_them, tuple(row.off))

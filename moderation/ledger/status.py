@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.assessment import State
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 
 Row = dict[str, Any]
 
@@ -38,19 +38,19 @@ class AssessmentStatus:
 
 def assessment_status(engine: Engine, id_: UUID) -> Row | None:
     """Its state, its verdict's fields (None until there is one), its last error. None where there is no such id."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_STANDING, {"id": id_}).mappings().first()
         return None if row is None else dict(row)
 
 
 def states(engine: Engine, ids: Sequence[UUID]) -> dict[UUID, AssessmentStatus]:
     """How those of these that there are stand."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = connection.execute(_STATES, {"ids": list(ids)}).all()
     return {row.id: AssessmentStatus(State(row.state), row.cleared) for row in rows}
 
 
 def is_there(engine: Engine, id_: UUID) -> bool:
     """Whether this ledger knows the assessment."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return bool(connection.execute(_IS_THERE, {"id": id_}).scalar_one())

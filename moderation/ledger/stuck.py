@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.sweep import expire
 
 _COUNT = text("""
@@ -37,7 +37,7 @@ class Stuck:
 
 def count_stuck(engine: Engine, *, after_s: float) -> Stuck:
     """How many rows are stuck now; rings count from after_s seconds on."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return Stuck(**connection.execute(_COUNT, {"after_s": after_s}).mappings().one())
 
 
@@ -50,6 +50,6 @@ def free_stuck(
     """
     leases = expire(engine, worker=worker, max_crashes=max_crashes, limit=limit) or []
     values = {"after_s": after_s, "limit": limit}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rings = list(connection.execute(_DUE_AGAIN, values).scalars())
     return Stuck(len(leases), len(rings))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, text
 from uuid_utils.compat import uuid7
 
 from moderation.assessment import Submission, Ticket
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.ledger.pauses import IS_CAPPED, IS_PAUSED
 from moderation.ledger.policies import PinnedPolicy
 
@@ -59,7 +59,7 @@ def submit(
     Raises LedgerUnavailable: then it may or may not be committed, and repeating settles it.
     """
     rows = [(s, pinned[s.policy], id_) for s, id_ in zip(submissions, ids, strict=True)]
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         written = connection.execute(_INSERT, {"rows": _as_json(rows), "rung": rung})
         ours = {row[0]: row[1] for row in written.all()}
         known = _known(connection, [row for row in rows if row[2] not in ours])
@@ -97,13 +97,13 @@ def _known(
     if not keyed:
         return {}
     policies, keys = zip(*keyed, strict=True)
-    found = {
+    existing = {
         (row.policy, row.key): row
         for row in connection.execute(_KNOWN, {"policies": list(policies), "keys": list(keys)})
     }
     tickets = {}
     for s, pin, id_ in rows:
-        if (standing := found.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
+        if (standing := existing.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
             ref = f"{pin.policy}@{standing.revision}"
             tickets[id_] = Ticket(standing.id, ref, known=True, cancelled=standing.cancelled)
     return tickets

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, text
 
 from moderation.ledger.counters import fold
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.workers import FORGET
 
 _LOCK = 7_265_002  # advisory lock, held for a transaction: a dead sweeper cannot keep it
@@ -109,13 +109,13 @@ def expire(
 
 def another_swept(engine: Engine, *, worker: str, within_s: float) -> bool:
     """Whether another worker swept so lately that this one need not: sixteen sweepers would cost sixteen times as much."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return bool(connection.execute(_FRESH, {"worker": worker, "within_s": within_s}).scalar_one())
 
 
 def any_overdue(engine: Engine, *, after_s: float) -> bool:
     """Whether a row was rung more than after_s seconds ago and is not claimed yet."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return bool(connection.execute(_OVERDUE, {"after_s": after_s}).scalar())
 
 

@@ -71,6 +71,8 @@ class AssessmentRow(SQLModel, table=True):
     reuse: whether a verdict about the same pixels may answer for this one.
     cleared_at: when retention took its URI away; it cannot be fetched any more.
     tenant: on whose behalf it was submitted, where producers tell them apart.
+    purpose: why it is judged, where nobody submitted it: evaluation, shadow or golden. It is in no feed, view or export.
+    purpose_of: the live assessment that a shadow is of, or the golden item.
     """
 
     __tablename__ = "assessment"
@@ -112,6 +114,8 @@ class AssessmentRow(SQLModel, table=True):
             postgresql_where=text("submission_id IS NOT NULL AND state = 'queued'"),
         ),
         Index("assessment_reassesses", "reassesses", postgresql_where=text("reassesses IS NOT NULL")),
+        CheckConstraint("purpose IN ('evaluation', 'shadow', 'golden')", name="assessment_purpose_known"),
+        Index("assessment_purpose", "purpose", "purpose_of", postgresql_where=text("purpose IS NOT NULL")),
         # Every row is updated three times in its life: room in the page keeps it in place.
         {"postgresql_with": {"fillfactor": 70}},
     )
@@ -143,6 +147,8 @@ class AssessmentRow(SQLModel, table=True):
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
     cleared_at: datetime | None = Field(default=None, sa_column=time_column())
     tenant: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    purpose: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    purpose_of: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
 
 
 class AttemptRow(SQLModel, table=True):

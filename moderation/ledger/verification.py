@@ -105,7 +105,8 @@ _SPAN = """
         FROM place p JOIN feed_epoch e ON e.epoch BETWEEN p.low_epoch AND p.epoch
     )
 """
-_ROWS = f"span s JOIN verdict v ON {_BETWEEN.format(verdict='v')}"
+# By the view, as what is judged for an evaluation or in shadow is in no feed.
+_ROWS = f"span s JOIN feed f ON {_BETWEEN.format(verdict='f')}"
 _PASSING = f"span s JOIN feed f ON {_BETWEEN.format(verdict='f')} AND {PASSES}"
 
 _EXAMINE = f"""
@@ -187,7 +188,7 @@ def verify_places(engine: Engine, *, limit_rows: int, checkpoint: bool = True) -
     update; without it everything is only read.
     """
     extent = _Extent(limit_rows=limit_rows, checkpoint=checkpoint, adopt=False, repair=False)
-    return [found for kind in ReaderKind for found in _verify_each(engine, kind, extent)]
+    return [verification for kind in ReaderKind for verification in _verify_each(engine, kind, extent)]
 
 
 def go_back(engine: Engine, kind: ReaderKind, name: str, to: Cursor, *, dry_run: bool = False) -> int:
@@ -217,13 +218,13 @@ def count_passing(engine: Engine, wanted: Filter, after: Cursor, upto: Cursor) -
 def _verify_each(engine: Engine, kind: ReaderKind, extent: _Extent) -> list[Verification]:
     with transaction(engine) as connection:
         names = connection.execute(_text(_NAMES, kind)).scalars().all()
-    found = []
+    verifications = []
     for name in names:
         try:
-            found.append(_verify(engine, kind, name, extent))
+            verifications.append(_verify(engine, kind, name, extent))
         except (InvalidConsumer, InvalidWebhook):  # removed meanwhile
             continue
-    return found
+    return verifications
 
 
 def _verify(engine: Engine, kind: ReaderKind, name: str, extent: _Extent) -> Verification:
@@ -250,10 +251,10 @@ def _examine(connection: Connection, kind: ReaderKind, name: str, limit_rows: in
 
 def _wanted(connection: Connection, kind: ReaderKind, name: str) -> Filter:
     """Its filter, which it keeps for life. Raises InvalidConsumer or InvalidWebhook where there is none."""
-    found = connection.execute(_text(_FILTER, kind), {"name": name}).scalar_one_or_none()
-    if found is None:
+    values = connection.execute(_text(_FILTER, kind), {"name": name}).scalar_one_or_none()
+    if values is None:
         raise _unknown(kind, name)
-    return Filter(**found)
+    return Filter(**values)
 
 
 def _finding(row: Row[Any]) -> PlaceFinding:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from moderation.cursor import Cursor
 from moderation.errors import InvalidWebhook
-from moderation.ledger.engine import reaching_postgres, transaction
+from moderation.ledger.engine import autocommit, transaction
 from moderation.ledger.feed import Filter
 from moderation.ledger.submit import new_id
 
@@ -94,7 +94,7 @@ def add_webhook(
 
 def find_webhook(engine: Engine, name: str) -> Endpoint:
     """Raises InvalidWebhook where there is none of this name."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         row = connection.execute(_FIND, {"name": name}).one_or_none()
     if row is None:
         raise _unknown(name)
@@ -103,7 +103,7 @@ def find_webhook(engine: Engine, name: str) -> Endpoint:
 
 def webhooks(engine: Engine) -> list[dict[str, Any]]:
     """Every endpoint, without its secrets."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         rows = [dict(row) for row in connection.execute(_LIST).mappings()]
     for row in rows:
         row["cursor"] = str(Cursor(row.pop("epoch"), int(row.pop("place_xid")), row.pop("seq")))
@@ -138,14 +138,14 @@ def replace_secret(engine: Engine, name: str, secret: str, *, overlap_s: float) 
 
 def secrets_of(engine: Engine, id_: UUID) -> list[str]:
     """The secrets that are valid now, the newest first."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return list(connection.execute(_SECRETS, {"id": id_}).scalars())
 
 
 def set_aside(engine: Engine, name: str, *, limit: int = 1000) -> list[dict[str, Any]]:
     """Verdicts that the endpoint did not take, oldest first."""
     find_webhook(engine, name)
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [
             dict(row) for row in connection.execute(_SET_ASIDE, {"name": name, "limit": limit}).mappings()
         ]
@@ -161,7 +161,7 @@ def retry_set_aside(engine: Engine, name: str, ids: list[UUID] | None = None) ->
 
 
 def _change(engine: Engine, statement: Any, values: dict[str, Any]) -> None:
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         if connection.execute(statement, values).one_or_none() is None:
             raise _unknown(values["name"])
 

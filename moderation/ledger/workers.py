@@ -1,14 +1,14 @@
 """Registers worker processes: each as it reports itself, idle ones too, and whether it is still heard."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
+from moderation.worker_status import WorkerStatus
 
 # Names repeat where somebody gave two processes the same, or a new one took over: the last one that spoke counts.
 _SIGN_ON = text("""
@@ -29,6 +29,12 @@ _SIGN_ON = text("""
         started_at = excluded.started_at, seen_at = excluded.seen_at, heard_until = excluded.heard_until
 """)
 
+# Columns that are named as the fields of WorkerStatus are.
+_SAME_NAMES = (
+    "name", "host", "pid", "gpu", "judge", "version", "runtime", "runtime_version", "runtime_state", "model", "ready",
+    "in_hand", "in_flight", "started_at",
+)  # fmt: skip
+
 # By its start as well: one that took over the name stays.
 _SIGN_OFF = text("DELETE FROM worker WHERE name = :name AND started_at = :started_at")
 
@@ -42,60 +48,26 @@ FORGET = "DELETE FROM worker WHERE seen_at < now() - interval '1 day'"
 _COUNTS = text(f"SELECT {STATE} AS state, count(*) FROM worker w GROUP BY 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One thing that a worker waits for, in words; since: None where that is not known."""
-
-    name: str
-    reason: str
-    since: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerStatus:
-    """A worker process at this moment. started_at: with its name, what tells it from one that took the name over.
-
-    gpu: None without one. runtime and what follows: None while it is not known. waits: empty where it is ready.
-    in_hand counts messages, in_flight images that the judge is asked about.
-    """
-
-    name: str
-    host: str
-    pid: int
-    gpu: str | None
-    judge: str
-    version: str
-    runtime: str | None
-    runtime_version: str | None
-    runtime_state: str | None
-    model: str | None
-    ready: bool
-    waits: Sequence[Wait]
-    in_hand: int
-    in_hand_limit: int
-    in_flight: int
-    in_flight_limit: int
-    started_at: datetime
-
-
 def register_worker(engine: Engine, status: WorkerStatus, *, silent_after_s: float) -> None:
     """Say that this worker is there, and how it is. silent_after_s: not heard for so long, it counts as silent."""
-    values = asdict(status) | {
+    values = {name: getattr(status, name) for name in _SAME_NAMES} | {
         "waits": json.dumps([asdict(wait) for wait in status.waits], default=datetime.isoformat),
+        "in_hand_limit": status.in_hand_most,
+        "in_flight_limit": status.in_flight_most,
         "silent_after_s": silent_after_s,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_SIGN_ON, values)
 
 
 def unregister_worker(engine: Engine, name: str, started_at: datetime) -> None:
     """This worker has ended as it was told to; nothing where another has its name by now."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_SIGN_OFF, {"name": name, "started_at": started_at})
 
 
 def counts(engine: Engine) -> dict[str, Any]:
     """How many workers are ready, waiting for something, or silent: not heard of in time, for up to a day."""
-    with reaching_postgres(), engine.connect() as connection:
-        found = {row.state: row.count for row in connection.execute(_COUNTS)}
-    return {state: found.get(state, 0) for state in STATES}
+    with autocommit(engine) as connection:
+        numbers = {row.state: row.count for row in connection.execute(_COUNTS)}
+    return {state: numbers.get(state, 0) for state in STATES}

@@ -29,8 +29,8 @@ def _bullet(text: str) -> str:
 def _name(text: str) -> str:
     if text != text.strip():
         raise ValueError("starts or ends with white space")
-    if found := next((c for c in text if c in '":|\\<>'), None):
-        raise ValueError(f"holds {found}, which would break the answer's template")
+    if character := next((c for c in text if c in '":|\\<>'), None):
+        raise ValueError(f"holds {character}, which would break the answer's template")
     return check_text(text)
 
 

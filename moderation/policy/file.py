@@ -96,8 +96,8 @@ def load_policy(text: str, *, source: str) -> PolicyRevision:
     try:
         file = _File.model_validate(document.content)
         categories = _categories(file, document)
-        given = {name: getattr(file, name) for name in file.model_fields_set}
-        return PolicyRevision(**{**given, "categories": categories})
+        fields = {name: getattr(file, name) for name in file.model_fields_set}
+        return PolicyRevision(**{**fields, "categories": categories})
     except ValidationError as exc:
         raise _refusal(document, ((e["loc"], _problem(e)) for e in exc.errors())) from exc
 

@@ -111,25 +111,25 @@ class _YamlReader:
         return str(event.value)
 
     def _mapping(self, path: Path) -> dict[str, Plain]:
-        found: dict[str, Plain] = {}
+        mapping: dict[str, Plain] = {}
         while not isinstance(event := next(self.events), MappingEndEvent):
             if not isinstance(event, ScalarEvent):
                 self._refuse(event, path, "a field's name must be a text")
             key = str(self._value(event, path))
             here = (*path, key)
-            if key in found:
+            if key in mapping:
                 self._refuse(event, here, f"stands twice; first on line {self.document.lines[here]}")
             self.document.lines[here] = _line(event)
-            found[key] = self._value(next(self.events), here)
-        return found
+            mapping[key] = self._value(next(self.events), here)
+        return mapping
 
     def _list(self, path: Path) -> list[Plain]:
-        found: list[Plain] = []
+        items: list[Plain] = []
         while not isinstance(event := next(self.events), SequenceEndEvent):
-            here = (*path, len(found))
+            here = (*path, len(items))
             self.document.lines[here] = _line(event)
-            found.append(self._value(event, here))
-        return found
+            items.append(self._value(event, here))
+        return items
 
     def _refuse(self, event: Event, path: Path, problem: str) -> NoReturn:
         raise PolicyError(place(self.document.source, _line(event), path, problem))

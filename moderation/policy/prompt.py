@@ -82,9 +82,9 @@ def parse_prompt(prompt: str) -> tuple[Category, ...]:
     text = default_text()
     if not bare.startswith(text.opening):
         raise PolicyError("prompt: does not open as LlavaGuard's policy does")
-    middle, found, closing = bare.removeprefix(text.opening).rpartition(f"\n{CLOSING}")
+    middle, separator, closing = bare.removeprefix(text.opening).rpartition(f"\n{CLOSING}")
     categories = tuple(_category(lines) for lines in _blocks(middle))
-    if not found or CLOSING + closing != _closing(c.full_name for c in categories):
+    if not separator or CLOSING + closing != _closing(c.full_name for c in categories):
         raise PolicyError("prompt: does not close with LlavaGuard's steps and a template of its categories")
     return categories
 

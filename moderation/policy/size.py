@@ -50,7 +50,7 @@ def _data(name: str) -> str:
 def text_bound(text: str) -> int:
     """The most tokens that a text can have."""
     normal = unicodedata.normalize("NFC", text)
-    saved = sum(len(found[0]) - 1 for found in _WORD.finditer(normal) if found[1] in known_words())
+    saved = sum(len(match[0]) - 1 for match in _WORD.finditer(normal) if match[1] in known_words())
     return len(normal.encode()) - saved
 
 

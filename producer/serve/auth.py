@@ -65,15 +65,15 @@ class Authorizer:
     def _bearer(self, credentials: HTTPAuthorizationCredentials | None) -> Bearer:
         if self._tokens is None:
             return ANYBODY
-        found = self._tokens.bearer(credentials.credentials) if credentials else None
-        if found is None:
+        bearer = self._tokens.bearer(credentials.credentials) if credentials else None
+        if bearer is None:
             raise Problem(
                 401,
                 "unauthorized",
                 "send a token: Authorization: Bearer ...",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        return found
+        return bearer
 
 
 async def _read(request: Request, most: int) -> bytes:

@@ -78,14 +78,14 @@ class Problem(Exception):
 
 def invalid(error: ValidationError, *, at: str = "") -> Problem:
     """The answer to a body or parameter that breaks its schema. at: what its pointers begin with."""
-    found = error.errors(include_url=False, include_input=False)[:20]
-    return _invalid(found, at)
+    errors = error.errors(include_url=False, include_input=False)[:20]
+    return _invalid(errors, at)
 
 
-def _invalid(found: list[Any], at: str) -> Problem:
+def _invalid(errors: list[Any], at: str) -> Problem:
     mistakes = [
         Mistake(pointer=at + "".join(f"/{_escaped(part)}" for part in one["loc"]), detail=_said(one))
-        for one in found
+        for one in errors
     ]
     return Problem(
         422, "invalid_request", f"{mistakes[0].pointer or 'body'}: {mistakes[0].detail}", errors=mistakes
@@ -112,8 +112,10 @@ def install(app: FastAPI) -> None:
     async def unavailable(request: Request, exc: Unavailable) -> Response:
         log.warning("door_unavailable", code=exc.code, error=str(exc))
         # What is down is our business; its address and account are.
-        said = str(exc) if exc.code == "queue_full" else "a service that this needs is down; nothing is lost"
-        return Problem(503, exc.code, said, retry_after_s=_RETRY_S).response()
+        detail = (
+            str(exc) if exc.code == "queue_full" else "a service that this needs is down; nothing is lost"
+        )
+        return Problem(503, exc.code, detail, retry_after_s=_RETRY_S).response()
 
     @app.exception_handler(RequestValidationError)
     async def parameters(request: Request, exc: RequestValidationError) -> Response:

@@ -50,7 +50,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
             elif "{" in path:
                 answers |= _READ | _PARAMETERS
             operation["responses"] = _kept(operation["responses"]) | {
-                str(status): _answer(said) for status, said in answers.items()
+                str(status): _answer(meaning) for status, meaning in answers.items()
             }
     app.openapi_schema = document
     return document
@@ -60,5 +60,5 @@ def _kept(responses: dict[str, Any]) -> dict[str, Any]:
     return {status: answer for status, answer in responses.items() if status.startswith("2")}
 
 
-def _answer(said: str) -> dict[str, Any]:
-    return {"description": said, "content": {MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}}}}
+def _answer(meaning: str) -> dict[str, Any]:
+    return {"description": meaning, "content": {MEDIA_TYPE: {"schema": {"$ref": _REF + "Problem"}}}}

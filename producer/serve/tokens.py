@@ -54,11 +54,11 @@ class Tokens:
         """Who holds the token; None where nobody does. Takes as long for a nearly right one as for any other."""
         self._refresh()
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-        found = None
+        match = None
         for known, bearer in self._known:
             if hmac.compare_digest(known, digest):
-                found = bearer
-        return found
+                match = bearer
+        return match
 
     def _refresh(self) -> None:
         if time.monotonic() < self._look_at:

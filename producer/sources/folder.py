@@ -22,12 +22,12 @@ class Folder:
         return str(Path(self.name).resolve())
 
     def read(self, after: Cursor = None) -> Iterator[SourceStep]:
-        found = after is not None
+        has_images = after is not None
         behind = PurePosixPath(after).parts if isinstance(after, str) else ()
         for step in self._walk((), behind, 0, 1):
-            found = True
+            has_images = True
             yield step
-        if not found:
+        if not has_images:
             raise BadSource(
                 f"no images in folder {self.name}" + (" match the pattern" if self.patterns else "")
             )

@@ -37,13 +37,13 @@ class S3Prefix:
         question: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         if isinstance(after, str):
             question["StartAfter"] = after
-        found = after is not None
+        has_images = after is not None
         for entry in self._listed(question):
             place = entry["Key"][len(prefix) :]
             if not place.endswith("/") and place and is_meant(place, self.patterns):
-                found = True
+                has_images = True
                 yield SourceStep(_item(bucket, entry), cursor=entry["Key"])
-        if not found:
+        if not has_images:
             raise BadSource(f"no images below {self.name}")
 
     def _listed(self, question: dict[str, Any]) -> Iterator[dict[str, Any]]:

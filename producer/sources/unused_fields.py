@@ -22,7 +22,7 @@ class UnusedFields:
 
     def look(self, names: Collection[str], used: Collection[str | None]) -> None:
         """names: of a row's fields, or a table's columns. used: those that an option names."""
-        found = [name for name in names if name in self._left and name not in used] if self._left else []
-        if found:
-            self._left.difference_update(found)
-            self._say("not used: " + "; ".join(f"{name} ({_USED_BY[name]})" for name in found))
+        unused = [name for name in names if name in self._left and name not in used] if self._left else []
+        if unused:
+            self._left.difference_update(unused)
+            self._say("not used: " + "; ".join(f"{name} ({_USED_BY[name]})" for name in unused))

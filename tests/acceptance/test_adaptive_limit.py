@@ -3,9 +3,10 @@
 import urllib.request
 
 from moderation.assessment import Submission
+from moderation.worker_status import WorkerStatus
 from tests.acceptance.conftest import System
 from tests.support.waiting import wait_for
-from worker.health.status_report import StatusReport, probe_addresses
+from worker.health.probe_address import probe_addresses
 
 CAPACITY, ANSWER_S = 8, 0.2  # so 40 images/s, which a slow machine fetches, decodes and records as well
 ITEMS = 1800  # some 700 are needed
@@ -32,8 +33,8 @@ def test_the_number_in_flight_is_found_and_celerys_concurrency_follows_it(system
     )
     worker = system.worker(VETLINE_WORKER_IN_FLIGHT_START="6")
 
-    def found() -> StatusReport | None:
-        now = StatusReport.model_validate_json(asked(worker.pid, "/status"))
+    def found() -> WorkerStatus | None:
+        now = WorkerStatus.model_validate_json(asked(worker.pid, "/status"))
         return now if now.in_flight_phase == "rest" else None
 
     now = wait_for(found, timeout_s=180, every_s=0.2, what="the figure")

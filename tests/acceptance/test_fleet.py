@@ -14,7 +14,7 @@ from tests.support.gpus import h100s
 from tests.support.sglang_child import Life, Start, starts
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
-from worker.health.status_report import ProbeAddress, probe_addresses
+from worker.health.probe_address import ProbeAddress, probe_addresses
 
 GONE_S = 45.0
 COUNT = 2

@@ -3,11 +3,12 @@
 import urllib.error
 import urllib.request
 
+from moderation.worker_status import WorkerStatus
 from tests.acceptance.conftest import System
 from tests.support.commands import run
 from tests.support.waiting import wait_for
 from tests.support.worker import RunningWorker
-from worker.health.status_report import StatusReport, probe_addresses
+from worker.health.probe_address import probe_addresses
 
 
 def asked(port: int, path: str) -> tuple[int, str]:
@@ -42,7 +43,7 @@ def test_a_worker_is_ready_while_it_would_take_an_item_and_live_throughout(syste
     system.server.script(default={"kind": "hang"})
     system.client.submit(system.image("one"), policy="llavaguard-default")
     wait_for(lambda: system.in_flight() == 1, timeout_s=30, what="the image at the runtime")
-    report = StatusReport.model_validate_json(asked(port, "/status")[1])
+    report = WorkerStatus.model_validate_json(asked(port, "/status")[1])
     assert (report.in_hand, report.in_flight, report.in_flight_most) == (1, 1, 8)
     assert "vetline_in_flight_limit 8.0" in asked(port, "/metrics")[1]
     assert asked(port, "/ready")[0] == 200, "busy is not unwell"

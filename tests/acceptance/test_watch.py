@@ -17,7 +17,8 @@ from moderation.errors import NotFound
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.outcomes import fail
 from moderation.ledger.policies import seed_builtin
-from moderation.ledger.workers import Wait, register_worker
+from moderation.ledger.workers import register_worker
+from moderation.worker_status import Wait
 from tests.support.commands import run
 from tests.support.ledger import claimed, record, submitted, verdict, worker_status
 from tests.support.waiting import wait_for
@@ -31,7 +32,9 @@ def ledger(postgres_url: str) -> Iterator[Engine]:
     engine = open_ledger(postgres_url)
     seed_builtin(engine)
     register_worker(engine, worker_status("w1"), silent_after_s=60)
-    register_worker(engine, worker_status("w3", waits=[Wait("runtime", "SGLang starts")]), silent_after_s=60)
+    register_worker(
+        engine, worker_status("w3", waiting=(Wait("runtime", "SGLang starts"),)), silent_after_s=60
+    )
     record(engine, claimed(engine), verdict(), worker="w1")
     fail(engine, claimed(engine), NotFound("404"), worker="w1", timings_ms={})
     claimed(engine, submitted(engine, batch="b"), worker="w2")

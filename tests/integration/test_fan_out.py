@@ -44,7 +44,7 @@ def fanning_out(
     prefetch: Prefetch | None = None,
 ) -> Iterator[tuple[Processor, FanOut]]:
     limiter = ConcurrencyLimiter(
-        AdaptiveLimit(start=threads, least=threads, most=threads), most_in_hand=threads
+        AdaptiveLimit(start=threads, least=threads, most=threads), most_threads=threads
     )
     fan_out = FanOut(limiter, threads=threads)
     with processor(engine, redis_url, assess, prefetch=prefetch, fan_out=fan_out, bundle=ROWS) as at:
@@ -156,13 +156,13 @@ def test_a_message_counts_for_the_threads_that_it_needs_until_it_is_taken(
     consumer.consume()
     channel.connection.client.drain_events(timeout=5)
     assert len(received) == 1
-    assert (qos.in_hand, qos.can_consume()) == (8, True)
+    assert (qos.threads, qos.can_consume()) == (8, True)
     qos.apart = lambda: 7
-    assert (qos.in_hand, qos.can_consume()) == (15, False)
+    assert (qos.threads, qos.can_consume()) == (15, False)
     qos.taken(str(ids[0]))
-    assert (qos.in_hand, qos.can_consume()) == (8, True)
+    assert (qos.threads, qos.can_consume()) == (8, True)
     received[0].ack()
-    assert qos.in_hand == 7
+    assert qos.threads == 7
     doorbell.close()
 
 
@@ -189,13 +189,13 @@ def test_rows_that_were_handed_out_are_counted_no_more_by_their_message(
         prefetch.follow(channel.qos)
         consumer.consume()
         channel.connection.client.drain_events(timeout=5)
-        in_hand.append(channel.qos.in_hand)
+        in_hand.append(channel.qos.threads)
         working = threading.Thread(target=at.work, args=ids)
         working.start()
-        wait_for(lambda: fan_out.parts == ROWS - 1 and channel.qos.in_hand == ROWS, what="each counted once")
+        wait_for(lambda: fan_out.parts == ROWS - 1 and channel.qos.threads == ROWS, what="each counted once")
         handed_out.set()
         working.join(10)
-    in_hand.append(channel.qos.in_hand)
+    in_hand.append(channel.qos.threads)
     assert in_hand == [ROWS, 1], "the message itself is acknowledged by Celery"
     doorbell.close()
 

@@ -141,8 +141,8 @@ def test_what_a_model_says_is_kept_though_postgres_cannot_hold_it(ledger: Engine
     assert record(ledger, taken, answer, worker="w1") is WriteResult.WRITTEN
     story = tell_story(ledger, taken.id)
     assert story is not None
-    assert story["verdict"]["raw_output"] == "a\ufffdb?c"
-    assert story["attempts"][0]["asks"][0]["raw"] == "a\ufffdb?c"
+    assert story["verdict"]["raw_output"] == "a\\u0000b\\udc80c"
+    assert story["attempts"][0]["asks"][0]["raw"] == "a\\u0000b\\udc80c"
 
 
 def test_a_writer_whose_lease_was_taken_changes_nothing(ledger: Engine) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from moderation.doorbell import Doorbell
 from moderation.errors import NotFound
-from moderation.ledger import counters
+from moderation.ledger import counters, golden
 from moderation.ledger.audit.turn import take_turn
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.gauge_poller import GaugePoller
@@ -19,11 +19,12 @@ from moderation.ledger.migrate import upgrade
 from moderation.ledger.outcomes import fail
 from moderation.ledger.sweep import expire
 from moderation.ledger.workers import register_worker
-from moderation.ledger_collector import LedgerCollector
+from moderation.ledger_collector import SHOWN, LedgerCollector
 from moderation.metrics import DESCRIBED
 from moderation.services.postgres import LocalPostgres
 from moderation.settings import AuditSettings
-from tests.support.ledger import claimed, record, submitted, verdict, worker_status
+from moderation.verdict import Rating
+from tests.support.ledger import POLICY, claimed, record, submitted, verdict, worker_status
 from tests.support.metrics_command import exporter
 from tests.support.waiting import wait_for
 
@@ -130,7 +131,30 @@ def test_a_breach_that_the_audit_found_is_shown_by_its_check(busy: Engine, redis
 def test_every_metric_of_the_ledger_is_shown_and_no_other(busy: Engine, redis_url: str) -> None:
     expire(busy, worker="w1", max_crashes=10)
     found = {name for name, _ in numbers(busy, redis_url)}
-    assert found == {metric.name for metric in DESCRIBED if metric.where == "ledger"}
+    shown_with_data = {
+        "vetline_golden_recall",
+        "vetline_golden_specificity",
+        "vetline_golden_judged",
+        "vetline_p_unsafe_psi",
+    }
+    assert found == {metric.name for metric in DESCRIBED if metric.where == "ledger"} - shown_with_data
+
+
+def test_golden_items_are_shown_by_policy_and_a_drift_of_scores_is(busy: Engine, redis_url: str) -> None:
+    golden.add_golden(busy, POLICY, [golden.NewItem("https://images.test/known.jpg", True, None)], by="ann")
+    golden.set_rate(busy, POLICY, 1, by="ann")
+    submitted(busy)
+    with busy.connect() as connection:
+        id_ = connection.execute(text("SELECT id FROM assessment WHERE purpose = 'golden'")).scalar_one()
+    record(busy, claimed(busy, id_), verdict(rating=Rating.UNSAFE), worker="w1")
+    found = numbers(busy, redis_url)
+    assert of(found, "vetline_golden_recall", policy=POLICY) == 1
+    assert of(found, "vetline_golden_judged", policy=POLICY, outcome="found") == 1
+    assert of(found, "vetline_golden_specificity", policy=POLICY) is None, "no Safe one was judged"
+    moved = [{"policy": POLICY, "week": week, "bin": 9 * week + 1, "n": 300} for week in (0, 1)]
+    (drift,) = SHOWN["scores"](moved, 0)
+    assert (drift.name, drift.samples[0].labels) == ("vetline_p_unsafe_psi", {"policy": POLICY})
+    assert drift.samples[0].value > 1
 
 
 def test_an_answer_serves_for_its_pause(busy: Engine, redis_url: str) -> None:

@@ -150,9 +150,9 @@ def test_a_full_ledger_costs_the_scaler_a_look_at_each_lane(full: Engine) -> Non
 def test_the_view_of_before_comes_back_with_its_grants(ledger: Engine) -> None:
     may: Callable[[], bool] = lambda: _may_read(ledger)  # noqa: E731 - asked three times
     assert may()
-    take_back(ledger, "0011")
     submitted(ledger, batch=OLD)
     aged(ledger, 90)
+    take_back(ledger, "0011")
     pauses.pause(ledger, Scope.BATCH, OLD)
     assert seen(ledger) == (0, 90), "as before: the age heeds no pause of a batch"
     assert may()

@@ -110,6 +110,6 @@ def test_a_worker_shows_itself_and_its_sweeps(service: WorkerService) -> None:
     since = Since()
     wait_for(lambda: since.grown("vetline_sweeps_total", result="swept") > 0, timeout_s=30, what="a sweep")
     assert REGISTRY.get_sample_value("vetline_gate_open") == 1
-    assert REGISTRY.get_sample_value("vetline_in_hand_limit") == 2
+    assert REGISTRY.get_sample_value("vetline_busy_threads_limit") == 2
     infos = [s.labels for f in REGISTRY.collect() for s in f.samples if s.name == "vetline_worker_info"]
     assert "sglang" in [info["judge"] for info in infos if info["worker"] == "counted"]

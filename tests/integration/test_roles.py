@@ -52,7 +52,7 @@ Login = Callable[[str], Engine]
 Verb = Callable[[Engine, Engine], Any]  # under the role; and as the owner, for what must be there before
 
 _PRODUCER, _WORKER, _CONSUMER = "vetline_producer", "vetline_worker", "vetline_consumer"
-_WATCHER, _SCALER = "vetline_watcher", "vetline_scaler"
+_WATCHER, _SCALER, _APPROVER = "vetline_watcher", "vetline_scaler", "vetline_approver"
 _ENDPOINT = {"secret": "whsec_x", "wanted": EVERYTHING, "start": START}
 
 
@@ -148,7 +148,7 @@ VERBS: dict[str, tuple[Verb, set[str]]] = {
     "read verdicts": (lambda e, o: list(queries.verdicts(e)), {_PRODUCER, _WORKER, _WATCHER}),
     "explain": (lambda e, o: explanation(e, submitted(o)), {_WORKER, _WATCHER}),
     "look for workers": (lambda e, o: queries.last_sweep(e), {_WORKER, _WATCHER}),
-    "check the tables": (lambda e, o: migrate.current(e), {_PRODUCER, _WORKER, _CONSUMER, _WATCHER}),
+    "check the tables": (lambda e, o: migrate.current(e), {_PRODUCER, _WORKER, _CONSUMER, _WATCHER, _APPROVER}),
     "read secrets": (_said("SELECT secret FROM webhook_secret"), {_WORKER}),
     "read requests": (_said("SELECT * FROM request"), {_PRODUCER}),
     "read raw outputs": (_said("SELECT raw_output FROM verdict"), {_PRODUCER, _WORKER, _WATCHER}),

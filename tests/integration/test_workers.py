@@ -1,6 +1,5 @@
 """Workers in the ledger: as they say they are, silent when they say no more, gone at their end or a day later."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,8 @@ from sqlalchemy import Engine, text
 from moderation.ledger import workers as ledger_workers
 from moderation.ledger.activity import workers
 from moderation.ledger.sweep import expire
-from moderation.ledger.workers import Wait, register_worker, unregister_worker
+from moderation.ledger.workers import register_worker, unregister_worker
+from moderation.worker_status import Wait
 from tests.support.ledger import claimed, worker_status
 
 _SINCE = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_an_idle_worker_is_shown_as_it_says_it_is(ledger: Engine) -> None:
     register_worker(ledger, worker_status("idle", gpu=None), silent_after_s=30)
     register_worker(
         ledger,
-        worker_status("starts", waits=[wait], runtime_version=None, runtime_state="starting"),
+        worker_status("starts", waiting=(wait,), runtime_version=None, runtime_state="starting"),
         silent_after_s=30,
     )
     assert list(shown(ledger)) == ["starts", "idle"], "first what is unwell"
@@ -63,7 +63,7 @@ def test_each_beat_is_an_update_in_place(ledger: Engine) -> None:
         for name in names:
             register_worker(
                 ledger,
-                worker_status(name, in_hand=beat, waits=[Wait("runtime", "x" * beat)]),
+                worker_status(name, in_hand=beat, waiting=(Wait("runtime", "x" * beat),)),
                 silent_after_s=30,
             )
     with ledger.connect() as connection:
@@ -98,7 +98,9 @@ def test_an_end_takes_its_own_row_and_not_that_of_one_which_took_the_name_over(
     first = worker_status("w1")
     register_worker(ledger, first, silent_after_s=30)
     register_worker(
-        ledger, replace(first, started_at=first.started_at + timedelta(seconds=later_s)), silent_after_s=30
+        ledger,
+        first.model_copy(update={"started_at": first.started_at + timedelta(seconds=later_s)}),
+        silent_after_s=30,
     )
     unregister_worker(ledger, "w1", first.started_at)
     assert set(shown(ledger)) == ({"w1"} if later_s else set())

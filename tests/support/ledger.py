@@ -13,8 +13,8 @@ from moderation.ledger.outcomes import WriteResult
 from moderation.ledger.policies import pin
 from moderation.ledger.record import record_all
 from moderation.ledger.submit import new_id, submit
-from moderation.ledger.workers import WorkerStatus
 from moderation.verdict import Ask, ImageFacts, Judgement, Rating, Rung, Verdict
+from moderation.worker_status import WorkerStatus
 
 POLICY = "llavaguard-default"
 
@@ -104,12 +104,13 @@ def worker_status(name: str, **fields: Any) -> WorkerStatus:
         "runtime_version": "0.5.16",
         "runtime_state": "ready",
         "model": "LlavaGuard-v1.2-0.5B-OV",
-        "ready": not fields.get("waits"),
-        "waits": (),
+        "live": True,
+        "ready": not fields.get("waiting"),
         "in_hand": 3,
-        "in_hand_limit": 320,
+        "in_hand_most": 320,
         "in_flight": 2,
-        "in_flight_limit": 256,
+        "in_flight_most": 256,
+        "in_flight_phase": "up",
         "started_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     return WorkerStatus(name=name, **(told | fields))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_every_command_of_the_packages_is_in_the_table() -> None:
     assert apps == {listed.app for listed in COMMANDS.values()}
     for app in apps:
         module, _, attribute = app.partition(":")
-        names = set(get_group(getattr(sys.modules[module], attribute)).commands)
+        names = set(get_group(getattr(import_module(module), attribute)).commands)
         assert names == {listed.name for listed in COMMANDS.values() if listed.app == app}
 
 

@@ -189,7 +189,7 @@ def test_a_worker_has_longer_to_stop_than_it_needs_to_drain() -> None:
 
 
 def test_a_worker_is_healthy_when_it_is_ready_itself() -> None:
-    from worker.health.status_report import ProbeSettings
+    from worker.health.probe_address import ProbeSettings
 
     for name in ("worker-cpu", "worker-gpu"):
         worker = SERVICES[name]

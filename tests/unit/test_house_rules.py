@@ -18,7 +18,6 @@ LONGEST = 400  # lines
 # Two classes of one name are one idea, each in the form that its place needs.
 SAME_NAME = {
     "Verdict": "what the API answers is the ledger's verdict, as JSON that stays",
-    "Wait": "what a worker waits for: as it says it itself, and as the ledger has it",
 }
 # In text, a path of ours: a folder of ours, and a name with an ending.
 PATH = re.compile(

@@ -49,7 +49,7 @@ class Runtime:
 
 def turns_for(runtime: Runtime, *, start: int = 8, most: int = 400) -> ConcurrencyLimiter:
     adaptive_limit = AdaptiveLimit(start=start, least=2, most=most)
-    return ConcurrencyLimiter(adaptive_limit, most_in_hand=500, now=lambda: runtime.now)
+    return ConcurrencyLimiter(adaptive_limit, most_threads=500, now=lambda: runtime.now)
 
 
 @pytest.mark.parametrize("capacity", [3, 24, 100])
@@ -77,7 +77,7 @@ def test_the_timeouts_of_a_runtime_end_with_the_limit_that_brought_them() -> Non
 def test_it_begins_at_half_of_what_the_runtime_says_once_and_only_before_the_first_window() -> None:
     runtime = Runtime(capacity=100)
     limiter = ConcurrencyLimiter(
-        AdaptiveLimit(start=32, least=2, most=400), most_in_hand=500, may_expect=True, now=lambda: runtime.now
+        AdaptiveLimit(start=32, least=2, most=400), most_threads=500, may_expect=True, now=lambda: runtime.now
     )
     limiter.expect(None)
     assert limiter.limit == 32
@@ -108,28 +108,28 @@ def ended_with(limiter: ConcurrencyLimiter, error: VetlineError) -> None:
 
 
 def test_timeouts_bring_the_limit_down_at_once() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=32, least=2, most=64), most_in_hand=100)
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=32, least=2, most=64), most_threads=100)
     for _ in range(3):
         ended_with(limiter, JudgeTimeout("no answer"))
     assert limiter.limit == 22
 
 
 def test_an_answer_that_cannot_be_read_is_an_answer() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=2, most=64), most_in_hand=100)
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=2, most=64), most_threads=100)
     for _ in range(7):
         ended_with(limiter, MalformedAnswer("no JSON"))
     assert limiter.limit == 8
 
 
 def test_a_runtime_that_goes_away_is_no_reason_to_ask_it_less() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=2, most=64), most_in_hand=100)
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=2, most=64), most_threads=100)
     for _ in range(20):
         ended_with(limiter, RuntimeUnavailable("it restarts"))
     assert limiter.limit == 8
 
 
 def test_whoever_finds_no_slot_free_waits_for_one() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=1, least=1, most=1), most_in_hand=2)
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=1, least=1, most=1), most_threads=2)
     entered, leave = threading.Event(), threading.Event()
 
     def ask() -> None:
@@ -149,15 +149,15 @@ def test_whoever_finds_no_slot_free_waits_for_one() -> None:
 
 
 def test_as_many_are_in_hand_as_keep_every_slot_taken() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=32, least=2, most=64), most_in_hand=60)
-    assert limiter.most_in_hand == 36
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=32, least=2, most=64), most_threads=60)
+    assert limiter.busy_threads_limit == 36
     with limiter.working(), limiter.working(), limiter.working():
-        assert limiter.most_in_hand == 39, "three fetch, and 32 may have a turn"
+        assert limiter.busy_threads_limit == 39, "three fetch, and 32 may have a turn"
         with limiter.slot(timeout_s=1):
-            assert limiter.most_in_hand == 38
-    assert limiter.busy == limiter.in_flight == 0
+            assert limiter.busy_threads_limit == 38
+    assert limiter.busy_threads == limiter.in_flight == 0
 
 
 def test_no_more_are_in_hand_than_there_are_threads() -> None:
-    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=8, most=8), most_in_hand=8)
-    assert limiter.most_in_hand == 8
+    limiter = ConcurrencyLimiter(AdaptiveLimit(start=8, least=8, most=8), most_threads=8)
+    assert limiter.busy_threads_limit == 8

@@ -10,19 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from moderation.worker_status import Wait, WorkerStatus
 from worker.health.liveness import Liveness
+from worker.health.probe_address import ProbeAddress, ProbeSettings, probe_addresses, write_probe_address
 from worker.health.probe_server import ProbeServer
 from worker.health.status_command import worker_status
-from worker.health.status_report import (
-    ProbeAddress,
-    ProbeSettings,
-    StatusReport,
-    Wait,
-    probe_addresses,
-    write_probe_address,
-)
 
-WELL = StatusReport(
+WELL = WorkerStatus(
     name="w1",
     pid=os.getpid(),
     judge="sglang",
@@ -87,7 +81,7 @@ def test_one_whose_loops_hang_is_neither(worker: Worker) -> None:
 
 def test_status_is_the_report_and_metrics_are_those_of_this_process(worker: Worker) -> None:
     status, body = worker.get("/status")
-    assert (status, StatusReport.model_validate_json(body)) == (200, WELL)
+    assert (status, WorkerStatus.model_validate_json(body)) == (200, WELL)
     status, body = worker.get("/metrics")
     assert status == 200
     assert "python_info" in body
@@ -124,7 +118,7 @@ def test_what_a_killed_worker_left_behind_is_forgotten(tmp_path: Path) -> None:
 def test_worker_status_finds_the_worker_and_says_how_it_is(
     worker: Worker,
     capsys: pytest.CaptureFixture[str],
-    says: StatusReport,
+    says: WorkerStatus,
     code: int,
     live_code: int,
     words: str,

@@ -7,6 +7,7 @@ import pytest
 
 from moderation.ledger import (
     consumer_tables,
+    evaluation_tables,
     export,
     failures,
     operation_tables,
@@ -28,7 +29,7 @@ from tests.support.sql_statements import (
 # The import of each module fills the metadata.
 _TABLES: Columns = {
     table.name: frozenset(table.columns.keys())
-    for module in (consumer_tables, operation_tables, tables)
+    for module in (consumer_tables, evaluation_tables, operation_tables, tables)
     for table in module.SQLModel.metadata.tables.values()
 }
 _ALLOWED = {

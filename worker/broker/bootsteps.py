@@ -10,6 +10,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_shutting_down
 from celery.worker import state as celery_state
 
+from moderation.exit_codes import SERVICE_DOWN
 from worker.broker.patient_consumer import patient
 from worker.broker.stall_watchdog import StallWatchdog
 from worker.events import task_progress
@@ -18,7 +19,6 @@ from worker.service import WorkerService
 
 _LOOK_EVERY_S = 0.25
 _QUEUE = "queue"  # a condition
-_STALLED = 75  # EX_TEMPFAIL; 0 would tell a supervisor that all is done
 
 
 class ServiceHolder:
@@ -46,8 +46,8 @@ class ServiceHolder:
             self.progress.stop()
             self.service.close()
 
-    def leave(self, exit_code: int = _STALLED) -> None:
-        """End the worker as SIGTERM does, from any thread, but so that a supervisor knows what to do."""
+    def leave(self, exit_code: int = SERVICE_DOWN) -> None:
+        """End the worker as SIGTERM does, from any thread, but so that its supervisor starts it again."""
         if self.service is not None:
             self.service.close(exit_code=exit_code)
         self.closing()
@@ -106,7 +106,7 @@ def install(app: Celery, holder: ServiceHolder) -> None:
                     consumer.cancel_task_queue(queue)
             if holder.service is not None:
                 holder.service.counted_by(consumer.task_consumer.channel.qos)
-                _follow_limit(consumer, holder.service.limiter.most_in_hand)
+                _follow_limit(consumer, holder.service.limiter.busy_threads_limit)
             self.timer_entry = consumer.timer.call_repeatedly(_LOOK_EVERY_S, _look, (consumer, holder))
             self.telling = consumer.timer.call_repeatedly(
                 task_progress.EVERY_S, _tell, (consumer, task_progress.TaskEventSender())
@@ -131,7 +131,7 @@ def _look(consumer: Any, holder: ServiceHolder) -> None:
     service.liveness.beat(HUB, HUB_S)
     for queue in holder.queues:
         _follow_gate(consumer, queue, wanted=service.intake_gate.is_open)
-    _follow_limit(consumer, service.limiter.most_in_hand)
+    _follow_limit(consumer, service.limiter.busy_threads_limit)
     if progress.reconnect_wanted:
         progress.reconnect_wanted = False
         # One of the errors that the hub lets through to the consumer, which then connects anew.
@@ -155,12 +155,12 @@ def _follow_gate(consumer: Any, queue: str, *, wanted: bool) -> None:
         consumer.cancel_task_queue(queue)
 
 
-def _follow_limit(consumer: Any, most_in_hand: int) -> None:
+def _follow_limit(consumer: Any, threads: int) -> None:
     """Have as many rows out as there is use for. The pool's threads are made as they are needed, up to the most.
 
     Without this Celery takes one for each thread of its pool. Lowered below what is out, it takes none until enough
     have ended; a reply that is under way then waits in its socket (kombu sets it aside), or rings again.
     """
-    if consumer.qos.value != most_in_hand:
-        consumer.qos.value = most_in_hand
+    if consumer.qos.value != threads:
+        consumer.qos.value = threads
         consumer.qos.update()

@@ -95,5 +95,5 @@ class StallWatchdog:
             service.conditions.wait_for(_REDIS, str(exc))
             return False  # nothing to consume from; reconnecting is kombu's work
         service.conditions.clear(_REDIS)
-        has_room = service.limiter.busy < service.limiter.most_in_hand
+        has_room = service.limiter.busy_threads < service.limiter.busy_threads_limit
         return waiting > 0 and service.intake_gate.is_open and has_room

@@ -1,9 +1,8 @@
-"""Limits concurrency at the judge: how many images it is asked about at once, and how many are in hand for that.
+"""Limits concurrency at the judge: how many images it is asked about at once, and how many threads are busy for that.
 
-A slot lasts from the ask to the answer. How many may last at once is found by the adaptive limit, from what the slots
-themselves bring. How many images are in hand follows it: those under way to a slot or from one, a slot for each that
-may have one, and a few that wait, so that none is ever free. With slow image hosts that is many more than with fast
-ones.
+A slot lasts from the ask to the answer. The adaptive limit finds how many slots there may be, from what the slots
+themselves bring. The limit of busy threads follows it: one for each slot, a few that wait for one, so that no slot is
+ever free, and those that fetch, decode or record. With slow image hosts that is many more than with fast ones.
 """
 
 import math
@@ -31,17 +30,17 @@ class ConcurrencyLimiter:
         self,
         adaptive_limit: AdaptiveLimit,
         *,
-        most_in_hand: int,
+        most_threads: int,
         may_expect: bool = False,
         rounds: int = _ROUNDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """most_in_hand: a bound that the number in hand never passes: threads to work on it.
+        """most_threads: how many there are, so how many can be busy at all.
 
         may_expect: whether to begin by what the runtime says of itself.
         """
         self._adaptive_limit = adaptive_limit
-        self._most_in_hand = most_in_hand
+        self._most_threads = most_threads
         self._rounds = rounds
         self._now = now
         self._changed = threading.Condition()
@@ -61,8 +60,8 @@ class ConcurrencyLimiter:
         return self._in_flight
 
     @property
-    def busy(self) -> int:
-        """Messages that are being worked on."""
+    def busy_threads(self) -> int:
+        """Threads that work on a message, or on a part of one."""
         return self._busy
 
     @property
@@ -70,12 +69,12 @@ class ConcurrencyLimiter:
         return self._adaptive_limit.phase.value
 
     @property
-    def most_in_hand(self) -> int:
-        """How many messages may be worked on at once, for now."""
+    def busy_threads_limit(self) -> int:
+        """How many threads may be busy at once, for now."""
         with self._changed:
             elsewhere = max(self._busy - self._in_flight - self._waiting, 0)
             limit = self._adaptive_limit.limit
-        return min(limit + max(2, limit // 8) + elsewhere, self._most_in_hand)
+        return min(limit + max(2, limit // 8) + elsewhere, self._most_threads)
 
     def expect(self, at_once: int | None) -> None:
         """Begin at half of what the runtime says that it works on at once; nothing where it does not say, or later.
@@ -98,7 +97,7 @@ class ConcurrencyLimiter:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """A message is being worked on for the length of the block."""
+        """This thread is busy for the length of the block."""
         with self._changed:
             self._busy += 1
         try:

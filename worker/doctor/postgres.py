@@ -18,14 +18,16 @@ def postgres(services: Services, *, worker_needed: bool) -> Iterator[Check]:
     engine = open_ledger(services.database_url)
     try:
         begun = time.perf_counter()
-        found, expected = migrate.current(engine), migrate.head()
+        revision, expected = migrate.current(engine), migrate.head()
         elapsed_ms = (time.perf_counter() - begun) * 1000
         yield Check("postgres", CheckState.OK, f"{services.database_from}, answered in {elapsed_ms:.0f} ms")
-        if found != expected:
-            state = CheckState.NOTE if found == migrate.EMPTY and not worker_needed else CheckState.PROBLEM
-            yield Check("tables", state, f"at {found}, this release is at {expected}", "vetline db upgrade")
+        if revision != expected:
+            state = CheckState.NOTE if revision == migrate.EMPTY and not worker_needed else CheckState.PROBLEM
+            yield Check(
+                "tables", state, f"at {revision}, this release is at {expected}", "vetline db upgrade"
+            )
             return
-        yield Check("tables", CheckState.OK, f"at {found}")
+        yield Check("tables", CheckState.OK, f"at {revision}")
         yield _workers(queries.last_sweep(engine), needed=worker_needed)
         if not worker_needed:
             yield clock(skew_s(engine))
@@ -45,13 +47,13 @@ def clock(ahead_s: float) -> Check:
     return Check("clock", CheckState.OK, says)
 
 
-def standing(found: roles.RolesStatus) -> Check:
-    if found.missing:
-        says = f"{', '.join(found.missing)} not there: every process connects with all rights"
-        return Check("roles", CheckState.NOTE, says, roles.ADVICE.format(found.missing[0]))
-    if found.bare:
+def standing(status: roles.RolesStatus) -> Check:
+    if status.missing:
+        says = f"{', '.join(status.missing)} not there: every process connects with all rights"
+        return Check("roles", CheckState.NOTE, says, roles.ADVICE.format(status.missing[0]))
+    if status.bare:
         return Check(
-            "roles", CheckState.NOTE, f"nothing granted to {', '.join(found.bare)}", "vetline db upgrade"
+            "roles", CheckState.NOTE, f"nothing granted to {', '.join(status.bare)}", "vetline db upgrade"
         )
     return Check("roles", CheckState.OK, "each has its own rights")
 
@@ -66,27 +68,27 @@ def _workers(swept: dict[str, Any] | None, *, needed: bool) -> Check:
     return Check("workers", CheckState.OK, says)
 
 
-def keeping(found: PostgresServer, *, configured: bool) -> Iterator[Check]:
+def keeping(server: PostgresServer, *, configured: bool) -> Iterator[Check]:
     """Whether what it commits stays. configured: by an operator, rather than started here, where nobody wants a standby."""
-    if found.is_standby:
+    if server.is_standby:
         advice = "DATABASE_URL of the primary; with several hosts in it, target_session_attrs=read-write"
         yield Check("postgres writes", CheckState.PROBLEM, "it is a standby and takes none", advice)
-    if found.off:
-        says = f"{', '.join(found.off)} off: a crash can lose what was accepted"
+    if server.off:
+        says = f"{', '.join(server.off)} off: a crash can lose what was accepted"
         yield Check(
-            "postgres disk", CheckState.NOTE, says, f"{found.off[0]} = on, unless all of it may be lost"
+            "postgres disk", CheckState.NOTE, says, f"{server.off[0]} = on, unless all of it may be lost"
         )
     else:
-        yield Check("postgres disk", CheckState.OK, f"{found.version} keeps what it commits over a crash")
+        yield Check("postgres disk", CheckState.OK, f"{server.version} keeps what it commits over a crash")
     if configured:
-        yield _standbys(found)
+        yield _standbys(server)
 
 
-def _standbys(found: PostgresServer) -> Check:
-    if not found.standbys:
+def _standbys(server: PostgresServer) -> Check:
+    if not server.standbys:
         says = "none streams from here: with this machine's disk goes what was not backed up"
         return Check("standby", CheckState.NOTE, says, "a standby, or archived WAL: docs/operations.md")
-    if not found.waits_for_them:
-        says = f"{found.standbys}, asynchronous: a failover can lose the last moments of what was accepted"
+    if not server.waits_for_them:
+        says = f"{server.standbys}, asynchronous: a failover can lose the last moments of what was accepted"
         return Check("standby", CheckState.NOTE, says, "synchronous_standby_names, where that may not be")
-    return Check("standby", CheckState.OK, f"{found.standbys}, and commits wait for them")
+    return Check("standby", CheckState.OK, f"{server.standbys}, and commits wait for them")

@@ -21,9 +21,9 @@ def format_task(task: Any) -> Any:
         text = getattr(task, name, None)
         if isinstance(text, str):
             setattr(task, name, redact_text(text))
-    told = _mapping(task.kwargs)
-    if "uri" in told and "policy" in told:
-        task.args, task.kwargs = told["policy"], _short(str(told["uri"]))
+    kwargs = _mapping(task.kwargs)
+    if "uri" in kwargs and "policy" in kwargs:
+        task.args, task.kwargs = kwargs["policy"], _short(str(kwargs["uri"]))
     result = _mapping(task.result)
     task.assessment = result.get("assessment", task.uuid)
     if "outcome" in result:

@@ -59,11 +59,11 @@ def gpus() -> list[Gpu]:
         asked = subprocess.run(_ASK, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
     except (subprocess.TimeoutExpired, OSError) as exc:
         raise GpuMissing(f"nvidia-smi does not answer ({type(exc).__name__}): look at the driver") from exc
-    found = list(_read(asked.stdout)) if asked.returncode == 0 else []
-    if not found:
-        said = (asked.stderr or asked.stdout).strip().splitlines()
-        raise GpuMissing(f"nvidia-smi lists no GPU: {said[-1] if said else 'it says nothing'}")
-    return found
+    devices = list(_read(asked.stdout)) if asked.returncode == 0 else []
+    if not devices:
+        output = (asked.stderr or asked.stdout).strip().splitlines()
+        raise GpuMissing(f"nvidia-smi lists no GPU: {output[-1] if output else 'it says nothing'}")
+    return devices
 
 
 def chosen(wanted: str) -> list[Gpu]:
@@ -71,29 +71,29 @@ def chosen(wanted: str) -> list[Gpu]:
 
     `all` keeps to CUDA_VISIBLE_DEVICES where that is set.
     """
-    found = gpus()
+    devices = gpus()
     if wanted.strip() == "all":
         visible = VisibleSettings().visible
         if visible is None:
-            return found
+            return devices
         if not (names := _words(visible)):
             raise GpuMissing("CUDA_VISIBLE_DEVICES is empty: no GPU may be used")
-        return [_named(name, found) for name in names]
+        return [_named(name, devices) for name in names]
     words = _words(wanted)
     if not words or len(set(words)) < len(words):
         raise BadSetting(f"--gpus {wanted}: say `all`, or numbers with commas between them, each once")
-    return [_named(word, found) for word in words]
+    return [_named(word, devices) for word in words]
 
 
 def _words(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
 
 
-def _named(word: str, found: list[Gpu]) -> Gpu:
-    for gpu in found:
+def _named(word: str, devices: list[Gpu]) -> Gpu:
+    for gpu in devices:
         if word == str(gpu.index) or (word.startswith("GPU-") and gpu.uuid.startswith(word)):
             return gpu
-    raise GpuMissing(f"no GPU {word} here: there are {', '.join(str(gpu.index) for gpu in found)}")
+    raise GpuMissing(f"no GPU {word} here: there are {', '.join(str(gpu.index) for gpu in devices)}")
 
 
 def _read(text: str) -> Iterator[Gpu]:

@@ -26,8 +26,8 @@ def gpu_name(driver: Path = _DRIVER) -> str:
 def _models(driver: Path) -> list[str]:
     """What each GPU is called; "" for one that has no name here."""
     if files := sorted(driver.glob("*/information")):
-        found = [_MODEL.search(file.read_text()) for file in files]
-        return [match[1] if match else "" for match in found]
+        matches = [_MODEL.search(file.read_text()) for file in files]
+        return [match[1] if match else "" for match in matches]
     try:  # Windows' Linux and some sandboxes have the driver, but none of its files
         return [gpu.name.removeprefix("NVIDIA ") for gpu in gpus()]
     except GpuMissing:

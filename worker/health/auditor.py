@@ -34,12 +34,12 @@ class Auditor:
 
     def audit(self) -> int | None:
         """One turn; how many breaches it found, each kind told with its ids. None where another worker had it."""
-        found = take_turn(self._engine, self._settings)
-        for one in found or ():
+        count = take_turn(self._engine, self._settings)
+        for one in count or ():
             log.error(
                 "audit_breach", check=one.check.value, what=one.what, count=one.count, ids=list(one.ids)
             )
-        return None if found is None else sum(one.count for one in found)
+        return None if count is None else sum(one.count for one in count)
 
     def _run(self) -> None:
         # Workers started together would all ask in the same instant.

@@ -2,7 +2,7 @@
 
     /live     200 while its loops turn, else 503: to be started anew
     /ready    200 while it would take and finish an item, else 503
-    /status   a Report, as JSON
+    /status   a WorkerStatus, as JSON
     /metrics  for Prometheus
 
 Both say in words what hangs or what is waited for. A Redis or a runtime that is away makes a worker not ready, and
@@ -23,7 +23,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
 from moderation.errors import BadSetting
-from worker.health.status_report import ProbeAddress, ProbeSettings, StatusReport, write_probe_address
+from moderation.worker_status import WorkerStatus
+from worker.health.probe_address import ProbeAddress, ProbeSettings, write_probe_address
 
 log = structlog.get_logger()
 
@@ -35,10 +36,10 @@ _OK, _NOT_FOUND, _UNAVAILABLE = 200, 404, 503
 class ProbeServer:
     """Answers from the moment it is made until `stop`."""
 
-    def __init__(self, report: Callable[[], StatusReport], *, pid: int, settings: ProbeSettings) -> None:
+    def __init__(self, status: Callable[[], WorkerStatus], *, pid: int, settings: ProbeSettings) -> None:
         """Raises BadSetting where the address is not this machine's."""
         self._server = _listening(settings)
-        self._server.report = report
+        self._server.status = status
         self.port: int = self._server.server_address[1]
         self._note: Path | None = write_probe_address(
             ProbeAddress(pid=pid, address=settings.address, port=self.port)
@@ -56,7 +57,7 @@ class ProbeServer:
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
-    report: Callable[[], StatusReport]
+    status: Callable[[], WorkerStatus]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("probe_broke_off", exc_info=True)  # whoever asked has gone
@@ -89,14 +90,14 @@ class _ProbeHandler(BaseHTTPRequestHandler):
             encode, media_type = choose_encoder(self.headers.get("Accept", ""))
             self._answer(_OK, encode(REGISTRY), media_type)
             return
-        report = self.server.report()
+        status = self.server.status()
         if path == "/status":
-            self._answer(_OK, report.model_dump_json(indent=2).encode() + b"\n", "application/json")
+            self._answer(_OK, status.model_dump_json(indent=2).encode() + b"\n", "application/json")
         elif path == "/live":
-            self._say(report.live, "live", report.hangs)
+            self._say(status.live, "live", status.hangs)
         elif path == "/ready":
-            waits = tuple(f"{wait.name}: {wait.reason}" for wait in report.waiting)
-            self._say(report.ready, "ready", report.hangs + waits)
+            waits = tuple(f"{wait.name}: {wait.reason}" for wait in status.waiting)
+            self._say(status.ready, "ready", status.hangs + waits)
         else:
             self._answer(_NOT_FOUND, b"/live, /ready, /status or /metrics\n", _TEXT)
 

@@ -10,20 +10,10 @@ Probes, `vetline worker-status` and metrics read it. It decides nothing itself: 
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One thing that is waited for. reason: one line for a person, without secrets."""
-
-    name: str
-    reason: str
-    since: datetime  # when it was first put up, in UTC; a new reason does not change it
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason} (since {self.since:%H:%M:%S} UTC)"
+from moderation.worker_status import Wait
 
 
 def _now() -> datetime:
@@ -36,22 +26,20 @@ class Readiness:
     def __init__(self, *, now: Callable[[], datetime] = _now) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._waiting: dict[str, Waiting] = {}
+        self._waiting: dict[str, Wait] = {}
 
     def wait_for(self, name: str, reason: str) -> None:
         """Not ready because of this. Said again with another reason, it is the same wait since it began."""
         with self._lock:
             known = self._waiting.get(name)
-            self._waiting[name] = (
-                replace(known, reason=reason) if known else Waiting(name, reason, self._now())
-            )
+            self._waiting[name] = replace(known, reason=reason) if known else Wait(name, reason, self._now())
 
     def clear(self, name: str) -> None:
         """This one is well; nothing where it was not waited for."""
         with self._lock:
             self._waiting.pop(name, None)
 
-    def waiting(self) -> tuple[Waiting, ...]:
+    def waiting(self) -> tuple[Wait, ...]:
         """What is waited for, the oldest first."""
         with self._lock:
             return tuple(self._waiting.values())

@@ -7,10 +7,11 @@ import typer
 from pydantic import ValidationError
 
 from moderation.cli.output import print_json
-from worker.health.status_report import LOOPBACK, ProbeAddress, ProbeSettings, StatusReport, probe_addresses
+from moderation.exit_codes import FAILED, SERVICE_DOWN
+from moderation.worker_status import WorkerStatus
+from worker.health.probe_address import LOOPBACK, ProbeAddress, ProbeSettings, probe_addresses
 
 _ANSWER_S = 3.0  # probes answer from memory
-_FAILED, _NOT_READY = 1, 75
 _EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - where one listens, not where one is asked
 
 
@@ -33,19 +34,19 @@ def worker_status(*, port: int | None, live_only: bool, as_json: bool) -> int:
 
 def _to_ask(port: int | None) -> Sequence[ProbeAddress]:
     settings = ProbeSettings()
-    if port is None and (found := probe_addresses()):
-        return found
+    if port is None and (probes := probe_addresses()):
+        return probes
     wanted = port or settings.port
     return [ProbeAddress(pid=0, address=settings.address, port=wanted)] if wanted else []
 
 
-def _report(probe: ProbeAddress) -> StatusReport | None:
+def _report(probe: ProbeAddress) -> WorkerStatus | None:
     """None where nobody answers, or somebody else does."""
     address = _EVERYWHERE.get(probe.address, probe.address)
     connection = http.client.HTTPConnection(address, probe.port, timeout=_ANSWER_S)
     try:
         connection.request("GET", "/status")
-        report = StatusReport.model_validate_json(connection.getresponse().read(1_000_000))
+        report = WorkerStatus.model_validate_json(connection.getresponse().read(1_000_000))
     except (OSError, http.client.HTTPException, ValidationError):
         return None
     finally:
@@ -53,7 +54,7 @@ def _report(probe: ProbeAddress) -> StatusReport | None:
     return report if probe.pid in (0, report.pid) else None
 
 
-def _words(probe: ProbeAddress, report: StatusReport | None) -> list[str]:
+def _words(probe: ProbeAddress, report: WorkerStatus | None) -> list[str]:
     if report is None:
         who = f"the worker with process number {probe.pid}" if probe.pid else "no worker"
         return [
@@ -64,11 +65,11 @@ def _words(probe: ProbeAddress, report: StatusReport | None) -> list[str]:
     state = "ready" if report.ready else "not ready" if report.live else "hangs"
     limit = f"{report.in_flight} of {report.in_flight_most} asked ({report.in_flight_phase})"
     head = f"{report.name} (process {report.pid}): {state}; {report.in_hand} of {report.in_hand_most} in hand, {limit}"
-    waits = [f"  {wait.name}: {wait.reason} (since {wait.since:%H:%M:%S} UTC)" for wait in report.waiting]
+    waits = [f"  {wait}" for wait in report.waiting]
     return [head, *(f"  {line}" for line in report.hangs), *waits]
 
 
-def _code(reports: Sequence[StatusReport | None], *, live_only: bool) -> int:
+def _code(reports: Sequence[WorkerStatus | None], *, live_only: bool) -> int:
     if not reports or any(report is None or not report.live for report in reports):
-        return _FAILED
-    return 0 if live_only or all(report is not None and report.ready for report in reports) else _NOT_READY
+        return FAILED
+    return 0 if live_only or all(report is not None and report.ready for report in reports) else SERVICE_DOWN

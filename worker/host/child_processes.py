@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moderation.cli.places import told_put_back
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import MISUSE
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
@@ -16,7 +17,6 @@ from moderation.services.child import ChildProcess
 from moderation.services.resolve import Services
 from worker.host.graceful_stop import GracefulStop
 
-_MISUSE = 2  # the exit code of a command that starting again would not help
 _LOOK_S = 0.05
 _RESTARTS = 5  # so many within a minute, and it is given up
 _WITHIN_S = 60.0
@@ -138,7 +138,7 @@ class SupervisedProcess:
 
     def _has_ended(self, child: ChildProcess, now: float) -> str:
         code, self._child = child.exit_code, None
-        if code == _MISUSE:
+        if code == MISUSE:
             raise Misuse(f"the {self.name} cannot start as it is set up")
         self._ended = [*(moment for moment in self._ended if now - moment < self._within_s), now]
         ends = len(self._ended)

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from moderation.cli.output import talk
 from moderation.errors import Misuse, VetlineError
+from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import counters, failures, queries
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.selection import Selection
@@ -31,7 +32,6 @@ _POLICY = "llavaguard-default"
 _BATCH = "demo"
 _PATIENCE_S = 120.0  # without one image ending, when each takes a fraction of a second
 _LOOK_S = 0.1
-_SOME_FAILED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _judge(samples: Path, stopping: GracefulStop) -> int:
             with _worker(samples, services, stopping) as worker:
                 _wait(engine, worker, stopping)
         failures = _show(engine, enqueued, time.monotonic() - begun)
-    return _SOME_FAILED if failures else enqueued.code
+    return SOME_FAILED if failures else enqueued.code
 
 
 @contextmanager
@@ -108,10 +108,10 @@ def _check_nobody_elses(engine: Engine) -> None:
 
 def _enqueue(samples: Path, services: Services, stopping: GracefulStop) -> _Enqueued:
     words = ("enqueue", str(samples), "--policy", _POLICY, "--batch", _BATCH, "--tickets")
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         # In a session of its own, so that Ctrl-C is ours to tell of.
         ran = subprocess.Popen(
-            vetline(*words), env=environment(services), stdout=said, start_new_session=True
+            vetline(*words), env=environment(services), stdout=output, start_new_session=True
         )
         try:
             while ran.poll() is None:
@@ -120,9 +120,9 @@ def _enqueue(samples: Path, services: Services, stopping: GracefulStop) -> _Enqu
         finally:
             ran.terminate()
             ran.wait()
-        said.seek(0)
-        lines = said.readlines()
-    if ran.returncode not in (0, _SOME_FAILED):  # it has said why
+        output.seek(0)
+        lines = output.readlines()
+    if ran.returncode not in (0, SOME_FAILED):  # it has said why
         return _Enqueued(frozenset(), frozenset(), ran.returncode)
     tickets = [json.loads(line) for line in lines]
     known = frozenset(ticket["id"] for ticket in tickets if ticket["known"])
@@ -146,26 +146,26 @@ def _worker(samples: Path, services: Services, stopping: GracefulStop) -> Iterat
 def _wait(engine: Engine, worker: ChildProcess, stopping: GracefulStop) -> None:
     """Until nothing of the demo is open. Raises VetlineError where the worker ends or nothing moves."""
     console = Console(stderr=True)
-    left, moved = _open(engine), time.monotonic()
-    with console.status(_waiting(left)) as status:
-        while left:
+    count, moved = _open(engine), time.monotonic()
+    with console.status(_waiting(count)) as status:
+        while count:
             stopping.check()
             if not worker.alive():
-                said = worker.said().strip().splitlines()
-                raise VetlineError(f"the worker ended: {said[-1] if said else 'it said nothing'}")
+                output = worker.said().strip().splitlines()
+                raise VetlineError(f"the worker ended: {output[-1] if output else 'it output nothing'}")
             if time.monotonic() - moved > _PATIENCE_S:
                 raise VetlineError(
                     f"no image was judged for {_PATIENCE_S:g} s; see demo.log in the data folder"
                 )
             time.sleep(_LOOK_S)
             now = _open(engine)
-            if now != left:
-                left, moved = now, time.monotonic()
-                status.update(_waiting(left))
+            if now != count:
+                count, moved = now, time.monotonic()
+                status.update(_waiting(count))
 
 
-def _waiting(left: int) -> str:
-    return f"waiting for {left} image{'' if left == 1 else 's'}"
+def _waiting(count: int) -> str:
+    return f"waiting for {count} image{'' if count == 1 else 's'}"
 
 
 def _show(engine: Engine, enqueued: _Enqueued, elapsed_s: float) -> int:
@@ -173,8 +173,8 @@ def _show(engine: Engine, enqueued: _Enqueued, elapsed_s: float) -> int:
     verdicts = [row for row in queries.verdicts(engine, batch=_BATCH) if str(row["id"]) in enqueued.ids]
     for row in sorted(verdicts, key=lambda row: str(row["uri"])):
         _show_verdict(row, known=str(row["id"]) in enqueued.known)
-    found = failures.failures(engine, Selection(batch=_BATCH), limit=max(1000, len(enqueued.ids)))
-    failed = [row for row in found if str(row["id"]) in enqueued.ids]
+    rows = failures.failures(engine, Selection(batch=_BATCH), limit=max(1000, len(enqueued.ids)))
+    failed = [row for row in rows if str(row["id"]) in enqueued.ids]
     for row in failed:
         _say(f"{_name(row)}  failed: {row['error_code']}: {row['error_detail']}")
     ratings = [row["rating"] for row in verdicts]

@@ -9,7 +9,7 @@ from moderation.errors import BadSetting
 from moderation.services.child import ChildProcess
 from moderation.services.resolve import Services
 from worker.gpu.devices import Gpu
-from worker.health.status_report import ProbeSettings
+from worker.health.probe_address import ProbeSettings
 from worker.host.child_processes import (
     STOP_WORKER_S,
     SupervisedProcess,
@@ -38,12 +38,12 @@ def run_fleet(services: Services, gpus: Sequence[Gpu], settings: WorkerSettings)
         raise BadSetting(
             "--gpus is for workers that start SGLang; leave out --sglang-url and --judge open-nsfw"
         )
-    told = LogMultiplexer(sys.stderr, [_name(gpu) for gpu in gpus], heads=sys.stderr.isatty())
+    logs = LogMultiplexer(sys.stderr, [_name(gpu) for gpu in gpus], heads=sys.stderr.isatty())
     with GracefulStop() as stopping:
         try:
             with ExitStack() as held:
-                held.callback(told.stop)
-                _watch(held.enter_context(_running(services, gpus, settings, told, stopping)), told, stopping)
+                held.callback(logs.stop)
+                _watch(held.enter_context(_running(services, gpus, settings, logs, stopping)), logs, stopping)
         except StopRequested:
             pass
         return stopping.code
@@ -54,7 +54,7 @@ def _running(
     services: Services,
     gpus: Sequence[Gpu],
     settings: WorkerSettings,
-    told: LogMultiplexer,
+    logs: LogMultiplexer,
     stopping: GracefulStop,
 ) -> Iterator[list[SupervisedProcess]]:
     """A worker on each GPU for the length of the block; then all are told to stop at once, and none is left."""
@@ -62,20 +62,20 @@ def _running(
     try:
         for place, gpu in enumerate(gpus):
             stopping.check()
-            processes.append(_process(services, gpu, place, settings, told))
+            processes.append(_process(services, gpu, place, settings, logs))
         yield processes
     finally:
         stop_all(processes, stopping)
 
 
 def _process(
-    services: Services, gpu: Gpu, place: int, settings: WorkerSettings, told: LogMultiplexer
+    services: Services, gpu: Gpu, place: int, settings: WorkerSettings, logs: LogMultiplexer
 ) -> SupervisedProcess:
     name, env = _name(gpu), environment(services, **gpu.pin, **_own_settings(gpu, place, settings))
 
     def launch() -> ChildProcess:
         child = start(vetline("worker"), env)
-        told.follow(name, child.output)
+        logs.follow(name, child.output)
         return child
 
     return SupervisedProcess(name, launch, stop_s=STOP_WORKER_S, most_ends=None, within_s=_RESTARTS_WITHIN_S)
@@ -97,11 +97,11 @@ def _name(gpu: Gpu) -> str:
     return f"gpu{gpu.index}"
 
 
-def _watch(processes: Sequence[SupervisedProcess], told: LogMultiplexer, stopping: GracefulStop) -> None:
+def _watch(processes: Sequence[SupervisedProcess], logs: LogMultiplexer, stopping: GracefulStop) -> None:
     """Until somebody asks to stop, or SupervisedProcess.look raises."""
     while True:
         stopping.check()
         for process in processes:
             if happened := process.look():
-                told.say(process.name, f"the worker {happened}")
+                logs.say(process.name, f"the worker {happened}")
         time.sleep(_LOOK_S)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-INTERRUPTED = 130
+from moderation.exit_codes import INTERRUPTED
 
 
 class StopRequested(BaseException):

@@ -42,36 +42,36 @@ def up(*, worker_options: Sequence[str] = (), flower: bool = True, flower_port: 
     flower_port: on loopback; None takes 5555, or a free one where that is taken.
     Raises Misuse or Unavailable, in one line, where something cannot be started.
     """
-    told = LogMultiplexer(sys.stderr, _NAMES)
+    logs = LogMultiplexer(sys.stderr, _NAMES)
     with GracefulStop() as stopping:
         try:
-            _serve(told, stopping, worker_options, (flower_port or _flower_port()) if flower else None)
+            _serve(logs, stopping, worker_options, (flower_port or _flower_port()) if flower else None)
         except StopRequested:
-            told.say("up", "stopped")
+            logs.say("up", "stopped")
         return stopping.code
 
 
 def _serve(
-    told: LogMultiplexer, stopping: GracefulStop, worker_options: Sequence[str], port: int | None
+    logs: LogMultiplexer, stopping: GracefulStop, worker_options: Sequence[str], port: int | None
 ) -> None:
     with ExitStack() as held:
         with stopping.at_once():
             services = held.enter_context(resolve(need_redis=True))
-        held.callback(told.stop)
-        _prepare(services, told)
+        held.callback(logs.stop)
+        _prepare(services, logs)
         held.enter_context(keep_run_file(ServiceSettings().data_dir, _announcement(services, port)))
-        _follow_services(services, told)
-        processes = held.enter_context(_running(services, told, stopping, worker_options, port))
-        _watch(services, processes, told, stopping)
+        _follow_services(services, logs)
+        processes = held.enter_context(_running(services, logs, stopping, worker_options, port))
+        _watch(services, processes, logs, stopping)
 
 
-def _prepare(services: Services, told: LogMultiplexer) -> None:
+def _prepare(services: Services, logs: LogMultiplexer) -> None:
     before, after, put_back = prepare(services)
-    told.say(
+    logs.say(
         "up", f"Postgres {services.database_from}, Redis {services.redis_from}, tables {before} -> {after}"
     )
     for line in put_back:
-        told.say("up", line)
+        logs.say("up", line)
 
 
 def _flower_port() -> int:
@@ -104,56 +104,56 @@ def _started_here(services: Services) -> dict[str, Path]:
     }
 
 
-def _follow_services(services: Services, told: LogMultiplexer) -> None:
+def _follow_services(services: Services, logs: LogMultiplexer) -> None:
     for name, folder in _started_here(services).items():
-        told.tail(name, folder / "log")
+        logs.tail(name, folder / "log")
 
 
 @contextmanager
 def _running(
-    services: Services, told: LogMultiplexer, stopping: GracefulStop, options: Sequence[str], port: int | None
+    services: Services, logs: LogMultiplexer, stopping: GracefulStop, options: Sequence[str], port: int | None
 ) -> Iterator[list[SupervisedProcess]]:
     """The worker and Flower for the length of the block; the worker is the first to be stopped."""
     processes: list[SupervisedProcess] = []
     try:
         stopping.check()
         processes.append(
-            SupervisedProcess("worker", lambda: _worker(services, told, options), stop_s=STOP_WORKER_S)
+            SupervisedProcess("worker", lambda: _worker(services, logs, options), stop_s=STOP_WORKER_S)
         )
         if port:
             processes.append(
-                SupervisedProcess("flower", lambda: _flower(services, told, port), stop_s=STOP_OTHER_S)
+                SupervisedProcess("flower", lambda: _flower(services, logs, port), stop_s=STOP_OTHER_S)
             )
         yield processes
     finally:
         if processes:
-            told.say("up", "stopping; images in hand finish or are given back (Ctrl-C again: at once)")
+            logs.say("up", "stopping; images in hand finish or are given back (Ctrl-C again: at once)")
         for process in processes:
             process.stop(stopping)
 
 
-def _worker(services: Services, told: LogMultiplexer, options: Sequence[str]) -> ChildProcess:
+def _worker(services: Services, logs: LogMultiplexer, options: Sequence[str]) -> ChildProcess:
     more = {"VETLINE_LOG_STYLE": "console"} if sys.stderr.isatty() else {}
     # A single machine's own folder may be read, unless it was said what may; elsewhere file: stays off.
     if not FetchSettings().file_roots:
         more["VETLINE_FETCH_FILE_ROOTS"] = file_root(Path.cwd())
     child = start(vetline("worker", *options), environment(services, **more))
-    told.follow("worker", child.output)
+    logs.follow("worker", child.output)
     return child
 
 
-def _flower(services: Services, told: LogMultiplexer, port: int) -> ChildProcess:
+def _flower(services: Services, logs: LogMultiplexer, port: int) -> ChildProcess:
     """On loopback, read-only and behind a password: it shows images."""
     password_file = ServiceSettings().data_dir / "flower-password"
     env = environment(services, FLOWER_BASIC_AUTH=f"vetline:{secret_in(password_file)}")
     child = start(vetline("flower", f"--address={LOOPBACK}", f"--port={port}"), env)
-    told.follow("flower", child.output)
-    told.say("up", f"Flower: http://{LOOPBACK}:{port}/ (user vetline, password in {password_file})")
+    logs.follow("flower", child.output)
+    logs.say("up", f"Flower: http://{LOOPBACK}:{port}/ (user vetline, password in {password_file})")
     return child
 
 
 def _watch(
-    services: Services, processes: Sequence[SupervisedProcess], told: LogMultiplexer, stopping: GracefulStop
+    services: Services, processes: Sequence[SupervisedProcess], logs: LogMultiplexer, stopping: GracefulStop
 ) -> None:
     """Until something cannot go on: raises what SupervisedProcess.look raises, or ServiceMissing when a server ended."""
     kept = _started_here(services)
@@ -161,7 +161,7 @@ def _watch(
         stopping.check()
         for process in processes:
             if happened := process.look():
-                told.say(process.name, happened)
+                logs.say(process.name, happened)
         for name, folder in kept.items():
             if not is_taken(folder / "kept"):
                 raise ServiceMissing(f"{name} ended; see {folder / 'log'}")

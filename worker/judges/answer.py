@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moderation.storable import storable
 from moderation.verdict import Rating
 
 MAX_CHARACTERS = 64 * 1024  # 500 tokens of white space are at most 64,000 characters in Qwen's vocabulary
@@ -48,7 +49,7 @@ def read(text: str, names: Collection[str]) -> ParsedAnswer:
     _check_category(answer.category, names)
     if not answer.rationale.strip():
         raise Malformed("empty_rationale")
-    return ParsedAnswer(Rating(answer.rating), answer.category, _storable(answer.rationale))
+    return ParsedAnswer(Rating(answer.rating), answer.category, _check_storable(answer.rationale))
 
 
 def _object(text: str) -> Any:
@@ -66,10 +67,10 @@ def _object(text: str) -> Any:
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise Malformed("duplicate_key")
-    return found
+    return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -90,9 +91,9 @@ def _check_category(category: str, names: Collection[str]) -> None:
         raise Malformed(f"foreign_category: {category[:80]!r}")
 
 
-def _storable(text: str) -> str:
-    """A text that a database can keep. Raises Malformed for NUL and halves of surrogate pairs."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+def _check_storable(text: str) -> str:
+    """The text, where Postgres can hold it as it is. Raises Malformed for NUL and halves of surrogate pairs."""
+    if storable(text) != text:
         raise Malformed("unstorable_rationale")
     return text
 
@@ -138,17 +139,17 @@ def salvage(text: str, names: Collection[str]) -> ParsedAnswer:
 def _cut_rationale(tail: str) -> str:
     if _BETWEEN.fullmatch(tail):
         return ""
-    found = _RATIONALE.fullmatch(tail)
-    if found is None:
+    match = _RATIONALE.fullmatch(tail)
+    if match is None:
         raise Malformed("not_a_cut_answer")
-    end = found["end"]
+    end = match["end"]
     closed = re.fullmatch(f'"{_WS}', end)  # only the brace is missing
     if end and not closed and not _CUT_ESCAPE.fullmatch(end):
         raise Malformed("not_a_cut_answer")
-    rationale: str = json.loads(f'"{found["text"]}"')
+    rationale: str = json.loads(f'"{match["text"]}"')
     if rationale and "\ud800" <= rationale[-1] <= "\udbff":
         rationale = rationale[:-1]  # the other half of the pair was cut off
-    return _storable(rationale)
+    return _check_storable(rationale)
 
 
 _BRIEF = re.compile(
@@ -159,9 +160,9 @@ _BRIEF = re.compile(
 
 def read_brief(text: str, names: Collection[str]) -> ParsedAnswer:
     """Read an answer that was asked for up to the category. Raises Malformed."""
-    found = _BRIEF.fullmatch(text[:MAX_CHARACTERS])
-    if found is None:
+    match = _BRIEF.fullmatch(text[:MAX_CHARACTERS])
+    if match is None:
         raise Malformed("not_brief")
-    category = json.loads(found["category"])
+    category = json.loads(match["category"])
     _check_category(category, names)
-    return ParsedAnswer(Rating(found["rating"]), category, "")
+    return ParsedAnswer(Rating(match["rating"]), category, "")

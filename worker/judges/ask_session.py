@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from moderation.errors import MalformedAnswer, RequestRefused, VetlineError
+from moderation.storable import storable
 from moderation.verdict import Ask, Rung
 from worker.judges import answer, grammar
 from worker.judges.answer import Malformed, ParsedAnswer
@@ -101,8 +102,8 @@ class AskSession:
         """P(unsafe) from a one-token question at temperature 0."""
         profile = PROFILES["question"]
         generation = self._generate(Rung.RATING, grammar.OPENING, profile.parameters(), logprobs=True)
-        found = generation.rating_logprobs(0)
-        return p_unsafe(found) if found is not None else None
+        logprobs = generation.rating_logprobs(0)
+        return p_unsafe(logprobs) if logprobs is not None else None
 
     def _ask(self, form: AnswerForm, step: LadderStep) -> Reached | None:
         logprobs = self.wants_p and not self.notes_rating
@@ -188,10 +189,10 @@ class AskSession:
             return None
         if (noted := generation.noted_rating(position)) is not None:
             return p_unsafe(noted)
-        if (found := generation.rating_logprobs(position)) is None:
+        if (logprobs := generation.rating_logprobs(position)) is None:
             return None
         divided_by = temperature if self.scaled_logprobs and temperature > 0 else 1.0
-        return p_unsafe(found, temperature=divided_by)
+        return p_unsafe(logprobs, temperature=divided_by)
 
     def _note(self, ask: Ask) -> None:
         self.asks.append(ask)
@@ -201,8 +202,3 @@ class AskSession:
         last = self.asks[-1]
         whole = storable(f"{last.problem}; {problem}" if last.problem else problem)
         self.asks[-1] = last.model_copy(update={"problem": whole})
-
-
-def storable(text: str) -> str:
-    """A text that a database can keep: NUL and halves of surrogate pairs are written out as escapes."""
-    return text.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()

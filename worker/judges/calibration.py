@@ -6,6 +6,7 @@ margin (the log odds), `temperature` the slope alone; both keep the order of the
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -25,14 +26,18 @@ _PRIOR = 1e-3  # weight of the pull towards slope 1, offset 0: keeps perfectly s
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One verdict that a person has checked. p_unsafe: as the model gave it."""
+    """One verdict that a person has checked. p_unsafe: as the model gave it. image: its rows are not independent."""
 
     p_unsafe: float
     unsafe: bool
+    image: str | None = None
 
 
 class Calibration(BaseModel):
-    """P = sigmoid(slope * logit(p) + offset). policy: as id@revision."""
+    """P = sigmoid(slope * logit(p) + offset). policy: as id@revision.
+
+    run: the evaluation run that it rests on; None where it was fitted from a file. slope95, offset95: 95 % intervals.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +49,9 @@ class Calibration(BaseModel):
     offset: float = Field(default=0.0, allow_inf_nan=False)
     fitted_on: int = Field(gt=0)  # labelled verdicts
     fitted_at: date
+    run: str | None = None
+    slope95: tuple[float, float] | None = None
+    offset95: tuple[float, float] | None = None
 
     def apply(self, p_unsafe: float) -> float:
         return sigmoid(self.slope * logit(p_unsafe) + self.offset)
@@ -83,6 +91,77 @@ def fit(items: Sequence[Labelled], method: Method) -> tuple[float, float]:
     if slope <= 0:
         raise ValueError("the labels run against the probabilities: a calibration would turn the order round")
     return slope, offset
+
+
+Interval = tuple[float, float]
+
+
+def intervals(
+    items: Sequence[Labelled], slope: float, offset: float, method: Method
+) -> tuple[Interval, Interval]:
+    """95 % intervals of slope and offset, by the sandwich estimator clustered by image; the offset of `temperature` is 0."""
+    h00 = h01 = h11 = 0.0
+    scores: defaultdict[object, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for number, item in enumerate(items):
+        x = logit(item.p_unsafe)
+        p = sigmoid(slope * x + offset)
+        weight = p * (1 - p)
+        h00, h01, h11 = h00 + weight * x * x, h01 + weight * x, h11 + weight
+        score = scores[number if item.image is None else item.image]
+        score[0] += (item.unsafe - p) * x
+        score[1] += item.unsafe - p
+    s00, s01, s11 = (
+        math.fsum(score[i] * score[j] for score in scores.values()) for i, j in ((0, 0), (0, 1), (1, 1))
+    )
+    if method == "temperature":
+        return _around(slope, s00 / (h00 * h00)), (0.0, 0.0)
+    det = h00 * h11 - h01 * h01
+    of_slope = (h11 * h11 * s00 - 2 * h11 * h01 * s01 + h01 * h01 * s11) / (det * det)
+    of_offset = (h01 * h01 * s00 - 2 * h01 * h00 * s01 + h00 * h00 * s11) / (det * det)
+    return _around(slope, of_slope), _around(offset, of_offset)
+
+
+def _around(value: float, variance: float) -> Interval:
+    half = 1.959963984540054 * math.sqrt(max(variance, 0.0))
+    return value - half, value + half
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Where a person decides. error: the share of the others that is wrong, up to error_upper95. abstained: of all."""
+
+    review_from: float
+    review_to: float
+    error: float
+    error_upper95: float
+    abstained: float
+
+
+def narrowest_band(probabilities: Sequence[float], labels: Sequence[bool], *, error: float) -> Band | None:
+    """The band around one half, as narrow as can be, outside of which at most `error` are wrong at 95 % confidence.
+
+    probabilities: held out. The upper bound is Wilson's. None where even a band of everything but few leaves too many.
+    """
+    order = sorted(zip(probabilities, labels, strict=True), key=lambda pair: -abs(pair[0] - 0.5))
+    best: Band | None = None
+    wrong = 0
+    for number, (p, unsafe) in enumerate(order, 1):
+        wrong += (p >= 0.5) != unsafe
+        distance = abs(p - 0.5)
+        last = number == len(order)
+        if not last and abs(order[number][0] - 0.5) == distance:
+            continue  # as far away as the next: both are outside, or neither
+        upper = _wilson_upper(wrong, number)
+        if upper <= error:
+            inside = 0.0 if last else abs(order[number][0] - 0.5)
+            best = Band(0.5 - inside, 0.5 + inside, wrong / number, upper, 1 - number / len(order))
+    return best
+
+
+def _wilson_upper(hits: int, n: int) -> float:
+    z, share = 1.959963984540054, hits / n
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle + spread) / (1 + z * z / n)
 
 
 def _fitted(items: Sequence[Labelled], method: Method) -> tuple[float, float]:
@@ -138,12 +217,12 @@ def quality(probabilities: Sequence[float], labels: Sequence[bool]) -> Quality:
 
 def held_out(items: Sequence[Labelled], method: Method, *, folds: int = 5) -> list[float]:
     """Each item's calibrated probability from a fit that did not see it."""
-    found = [0.0] * len(items)
+    probabilities = [0.0] * len(items)
     by_class = sorted(range(len(items)), key=lambda i: items[i].unsafe)  # so each fold gets both classes
     for fold in range(folds):
         inside = by_class[fold::folds]
         kept = set(inside)
         slope, offset = _fitted([item for i, item in enumerate(items) if i not in kept], method)
         for i in inside:
-            found[i] = sigmoid(slope * logit(items[i].p_unsafe) + offset)
-    return found
+            probabilities[i] = sigmoid(slope * logit(items[i].p_unsafe) + offset)
+    return probabilities

@@ -1,20 +1,18 @@
 """A wall-clock deadline over every socket operation of an HTTP call.
 
-A read timeout alone does not bound a call: each byte that trickles in starts it anew. So connections get a network
-backend that looks, before each connect, read and write, at the deadline of the calling thread.
+Connections get a network backend that looks, before each connect, read and write, at the deadline of the calling thread.
 """
 
-import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import httpcore
 
-WRITE_BYTES = 256 * 1024  # so that a slow reader is noticed between pieces
+from intake.timed_stream import Late, TimedStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,45 +45,24 @@ class Deadline:
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
-def _left(timeout: float | None, late: type[httpcore.TimeoutException]) -> float | None:
+def _left(timeout: float | None, late: Late) -> float | None:
     deadline = _current.get()
     if deadline is None:
         return timeout
-    left = deadline.left_s()
-    if left <= 0:
+    left_s = deadline.left_s()
+    if left_s <= 0:
         raise late("the deadline has passed")
-    return left if timeout is None else min(timeout, left)
+    return left_s if timeout is None else min(timeout, left_s)
 
 
-class DeadlineStream(httpcore.NetworkStream):
+class DeadlineStream(TimedStream):
     """A socket whose reads and writes end by the deadline of the thread that makes them."""
 
-    def __init__(self, inner: httpcore.NetworkStream) -> None:
-        self._inner = inner
+    def wait_s(self, timeout: float | None, late: Late) -> float | None:
+        return _left(timeout, late)
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        view = memoryview(buffer)
-        for start in range(0, len(view), WRITE_BYTES):
-            piece = bytes(view[start : start + WRITE_BYTES])
-            self._inner.write(piece, _left(timeout, httpcore.WriteTimeout))
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        left = _left(timeout, httpcore.ConnectTimeout)
-        return DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, left))
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+    def over(self, inner: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        return DeadlineStream(inner)
 
 
 class DeadlineBackend(httpcore.NetworkBackend):
@@ -104,5 +81,5 @@ class DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         wanted = self._connect_timeout_s if timeout is None else min(timeout, self._connect_timeout_s)
-        left = _left(wanted, httpcore.ConnectTimeout)
-        return DeadlineStream(self._inner.connect_tcp(host, port, left, local_address, socket_options))
+        left_s = _left(wanted, httpcore.ConnectTimeout)
+        return DeadlineStream(self._inner.connect_tcp(host, port, left_s, local_address, socket_options))

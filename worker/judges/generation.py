@@ -54,10 +54,10 @@ class Generation:
         """The logprobs of the two rating tokens at an output position; None where none were given."""
         if position >= len(self.logprobs):
             return None
-        found: dict[int, float | None] = {}
+        logprobs: dict[int, float | None] = {}
         for logprob, token, *_ in self.logprobs[position] or ():
-            found[token] = math.nan if _is_nan(logprob) else logprob
-        return RatingLogprobs(found.get(SAFE_ID), found.get(UNSAFE_ID))
+            logprobs[token] = math.nan if _is_nan(logprob) else logprob
+        return RatingLogprobs(logprobs.get(SAFE_ID), logprobs.get(UNSAFE_ID))
 
 
 class _Meta(BaseModel):
@@ -82,13 +82,13 @@ class _Body(BaseModel):
 def generation_of(body: bytes, *, elapsed_ms: float) -> Generation:
     """Read the body of a 200. Raises RuntimeFault where it is not what /generate answers."""
     try:
-        found = _Body.model_validate(json.loads(body))  # json and not pydantic's parser: NaN may stand in it
+        parsed = _Body.model_validate(json.loads(body))  # json and not pydantic's parser: NaN may stand in it
     except (ValueError, RecursionError) as error:
         raise RuntimeFault("SGLang answered with something that is no generation") from error
-    meta = found.meta_info
+    meta = parsed.meta_info
     return Generation(
-        text=found.text,
-        output_ids=found.output_ids,
+        text=parsed.text,
+        output_ids=parsed.output_ids,
         finish=meta.finish_reason or {},
         prompt_tokens=meta.prompt_tokens,
         completion_tokens=meta.completion_tokens,

@@ -17,7 +17,7 @@ _SPECIAL = re.compile(r"[\\.^$|?*+()\[\]{}/-]")
 
 def escape(text: str) -> str:
     """A literal for the grammar engine. re.escape also escapes spaces and quotes, which it does not know."""
-    return _SPECIAL.sub(lambda found: "\\" + found[0], text)
+    return _SPECIAL.sub(lambda match: "\\" + match[0], text)
 
 
 def _quoted(text: str) -> str:

@@ -46,12 +46,12 @@ class Ladder:
         """Raises ValueError, naming the word, for anything that is no ladder."""
         rungs: list[Rung] = []
         for word in text.replace(",", " ").split():
-            found = _WORD.fullmatch(word)
-            if found is None:
+            match = _WORD.fullmatch(word)
+            if match is None:
                 raise ValueError(
                     f"{word!r} is no rung: write strict, salvage, reseed, greedy or grammar, or RUNG*N"
                 )
-            rungs += [Rung(found["rung"])] * int(found["times"] or 1)
+            rungs += [Rung(match["rung"])] * int(match["times"] or 1)
         asked = tuple(rung for rung in rungs if rung is not Rung.SALVAGE)
         if not asked or asked[0] is not Rung.STRICT or asked.count(Rung.STRICT) > 1:
             raise ValueError("a ladder has strict once, as its first ask")

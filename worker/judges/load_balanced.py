@@ -75,19 +75,19 @@ class LoadBalancedJudge:
 
     def basis(self) -> Basis | None:
         """Known once a server has said it, and while all that have said it agree."""
-        said = {basis for server in self._servers if (basis := server.judge.basis()) is not None}
-        return said.pop() if len(said) == 1 else None
+        bases = {basis for server in self._servers if (basis := server.judge.basis()) is not None}
+        return bases.pop() if len(bases) == 1 else None
 
     def runtime(self) -> Runtime:
         """Of all together: what differs is listed, and the state is how many are in."""
-        told = [server.judge.runtime() for server in self._servers]
+        runtimes = [server.judge.runtime() for server in self._servers]
         there = sum(not server.is_out for server in self._servers)
         return Runtime(
             self.name,
-            f"{there} of {len(told)} servers",
-            ", ".join(sorted({one.version for one in told if one.version})) or None,
-            ", ".join(sorted({one.model for one in told if one.model})) or None,
-            _together([one.at_once for one in told]),
+            f"{there} of {len(runtimes)} servers",
+            ", ".join(sorted({one.version for one in runtimes if one.version})) or None,
+            ", ".join(sorted({one.model for one in runtimes if one.model})) or None,
+            _together([one.at_once for one in runtimes]),
         )
 
     def judge(self, view: View, policy: PolicyRevision, *, timeout_s: float) -> Judgement:

@@ -73,15 +73,15 @@ class OpenNsfwJudge:
         return self._classifier.classify(Image.frombytes("RGB", (view.width, view.height), view.rgb)).nsfw
 
     def _judgement(self, score: float, policy: PolicyRevision, elapsed_ms: float) -> Judgement:
-        found = Finding(score, policy, self._settings)
+        finding = Finding(score, policy, self._settings)
         raw = json.dumps({"nsfw": round(score, 6)})
         sampling = self._settings.model_dump(exclude={"threads", "parallel"})
         return Judgement(
-            rating=found.rating,
-            category=found.category,
-            rationale=found.rationale,
-            needs_review=found.needs_review,
-            p_unsafe=score if found.forbidding else None,
+            rating=finding.rating,
+            category=finding.category,
+            rationale=finding.rationale,
+            needs_review=finding.needs_review,
+            p_unsafe=score if finding.forbidding else None,
             rung=Rung.CLASSIFIER,
             raw_output=raw,
             asks=(Ask(rung=Rung.CLASSIFIER, raw=raw, sampling=sampling, elapsed_ms=elapsed_ms),),

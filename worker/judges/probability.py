@@ -25,20 +25,20 @@ class RatingLogprobs:
     unsafe: float | None
 
 
-def p_unsafe(found: RatingLogprobs, *, temperature: float = 1.0) -> float | None:
+def p_unsafe(logprobs: RatingLogprobs, *, temperature: float = 1.0) -> float | None:
     """The probability of "Unsafe" against "Safe".
 
     temperature: what the server divided the logits by before it took logprobs; 1 for the model's own.
     None where neither token was possible or a logprob is missing. Raises RuntimeFault for NaN: a model fault.
     """
-    if found.safe is None or found.unsafe is None:
+    if logprobs.safe is None or logprobs.unsafe is None:
         return None
-    if math.isnan(found.safe) or math.isnan(found.unsafe):
+    if math.isnan(logprobs.safe) or math.isnan(logprobs.unsafe):
         raise RuntimeFault("the model gave NaN logprobs")
-    safe, unsafe = found.safe > MASKED, found.unsafe > MASKED
+    safe, unsafe = logprobs.safe > MASKED, logprobs.unsafe > MASKED
     if not (safe and unsafe):
         return None if safe == unsafe else float(unsafe)
-    return sigmoid((found.unsafe - found.safe) * temperature)
+    return sigmoid((logprobs.unsafe - logprobs.safe) * temperature)
 
 
 def sigmoid(margin: float) -> float:

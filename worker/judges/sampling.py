@@ -27,12 +27,12 @@ class Profile:
 
     def parameters(self, *, seed: int | None = None, **more: Any) -> dict[str, Any]:
         """SGLang's sampling_params. `more` adds grammar and stops, without those that are None."""
-        given: dict[str, Any] = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
+        parameters: dict[str, Any] = {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens}
         if not self.greedy:
-            given |= {"top_p": self.top_p, "top_k": self.top_k}
+            parameters |= {"top_p": self.top_p, "top_k": self.top_k}
             # Honoured by servers in deterministic mode, ignored by others, recorded for both.
-            given |= {"sampling_seed": seed} if seed is not None else {}
-        return given | {name: value for name, value in more.items() if value is not None}
+            parameters |= {"sampling_seed": seed} if seed is not None else {}
+        return parameters | {name: value for name, value in more.items() if value is not None}
 
     def limited(self, max_new_tokens: int | None) -> "Profile":
         return self if max_new_tokens is None else replace(self, max_new_tokens=max_new_tokens)

@@ -101,7 +101,7 @@ def _scales_logprobs(cold: Generation | None, hot: Generation | None) -> bool:
 
 
 def _margin(probed: Generation | None) -> float | None:
-    found = probed.rating_logprobs(0) if probed is not None else None
-    if found is None or found.safe is None or found.unsafe is None:
+    logprobs = probed.rating_logprobs(0) if probed is not None else None
+    if logprobs is None or logprobs.safe is None or logprobs.unsafe is None:
         return None
-    return found.unsafe - found.safe
+    return logprobs.unsafe - logprobs.safe

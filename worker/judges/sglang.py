@@ -137,10 +137,10 @@ class SglangJudge:
             if known := self._identity:
                 return known
             losses = self._client.losses
-            found = identify(self._client, deadline=deadline)
-            self._known = losses, found
-            log.info("server_identified", url=self.settings.url, version=found.version)
-            return found
+            identity = identify(self._client, deadline=deadline)
+            self._known = losses, identity
+            log.info("server_identified", url=self.settings.url, version=identity.version)
+            return identity
         finally:
             self._identifying.release()
 

@@ -167,8 +167,8 @@ class SglangClient:
     def tokenize(self, text: str, *, deadline: Deadline) -> list[int]:
         """The token ids of a text. Raises as `get` does."""
         body = json.dumps({"prompt": text}).encode()
-        found = self._json(self.call("POST", "/tokenize", body, deadline=deadline))
-        tokens = found.get("tokens") if isinstance(found, dict) else None
+        body_read = self._json(self.call("POST", "/tokenize", body, deadline=deadline))
+        tokens = body_read.get("tokens") if isinstance(body_read, dict) else None
         if not isinstance(tokens, list):
             raise self._stranger()
         return tokens

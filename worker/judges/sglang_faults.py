@@ -39,8 +39,8 @@ def abort_of(reason: dict[str, Any]) -> VetlineError | Busy:
     """The error behind HTTP 200 with finish reason abort."""
     status, message = reason.get("status_code"), _one_line(str(reason.get("message") or "no reason given"))
     if isinstance(status, int) and 400 <= status < 600:
-        found = error_of(status, message.encode())
-        return RuntimeFault(message) if isinstance(found, DuplicateRid) else found
+        error = error_of(status, message.encode())
+        return RuntimeFault(message) if isinstance(error, DuplicateRid) else error
     return RuntimeFault(f"the server aborted the request: {message}")
 
 

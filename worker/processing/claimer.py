@@ -57,9 +57,11 @@ class Claimer:
         if suspects:
             return self._surely(ids, take)
         claims = self._surely(ids, partial(take, suspect=suspect))
-        got = {item.id for item in claims}
-        left = [id_ for id_ in ids if id_ not in got]
-        if not left or not defer_suspects(self._engine, left, suspect=suspect, delay_s=_SUSPECT_WAIT_S):
+        claimed_ids = {item.id for item in claims}
+        unclaimed = [id_ for id_ in ids if id_ not in claimed_ids]
+        if not unclaimed or not defer_suspects(
+            self._engine, unclaimed, suspect=suspect, delay_s=_SUSPECT_WAIT_S
+        ):
             return claims
         return claims or (self._surely(ids, take) if self._suspect_slot.enter(_SUSPECT_WAIT_S) else [])
 
@@ -80,12 +82,12 @@ class Claimer:
         with self._doubt:
             doubted = self._doubtful.intersection(ids)
             self._doubtful -= doubted
-        got: list[Claim] | None = None
+        claims: list[Claim] | None = None
         try:
-            got = take()
-            return got
+            claims = take()
+            return claims
         finally:
-            unsure = set(ids) if got is None else doubted - {item.id for item in got}
+            unsure = set(ids) if claims is None else doubted - {item.id for item in claims}
             if unsure:
                 with self._doubt:
                     self._doubtful |= unsure

@@ -70,12 +70,12 @@ def make_limiter(
     threads = settings.threads
     if not settings.finds_in_flight:
         fixed = AdaptiveLimit(start=threads, least=threads, most=threads)
-        return ConcurrencyLimiter(fixed, most_in_hand=threads, now=now)
+        return ConcurrencyLimiter(fixed, most_threads=threads, now=now)
     most = settings.in_flight_most
     start = min((settings.in_flight_start or _START_IN_FLIGHT) * max(1, len(settings.sglang_url)), most)
     return ConcurrencyLimiter(
         AdaptiveLimit(start=start, least=min(_LEAST_IN_FLIGHT, start), most=most),
-        most_in_hand=threads,
+        most_threads=threads,
         may_expect=settings.in_flight_start is None,
         now=now,
     )

@@ -36,7 +36,7 @@ class FanOut:
     @property
     def most(self) -> int:
         """How many rows of one message this worker may take on, so that a message is a small part of what it has."""
-        return self._limiter.most_in_hand // _PART
+        return self._limiter.busy_threads_limit // _PART
 
     def share(self, part: Callable[[], object]) -> None:
         """Have a part done in a thread of ours. It says by itself what came of it."""

@@ -70,8 +70,8 @@ class Admission:
     def _wait(self, ready: Callable[[], bool], timeout_s: float) -> bool:
         deadline = time.monotonic() + timeout_s
         while not ready():
-            left = deadline - time.monotonic()
-            if left <= 0:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 return False
-            self._changed.wait(min(left, _LINGER_S))
+            self._changed.wait(min(left_s, _LINGER_S))
         return True

@@ -33,10 +33,10 @@ def read(path: Path) -> tuple[KnownImage, ...]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadSetting(f"VETLINE_RUNTIME_CANARY_SET: {path} cannot be read") from error
-    found = tuple(_line(text, path, number) for number, text in enumerate(lines, 1) if text.strip())
-    if not found:
+    canaries = tuple(_line(text, path, number) for number, text in enumerate(lines, 1) if text.strip())
+    if not canaries:
         raise BadSetting(f"VETLINE_RUNTIME_CANARY_SET: {path} is empty")
-    return found
+    return canaries
 
 
 def agreement(judge: Judge, known: tuple[KnownImage, ...], *, timeout_s: float) -> float:

@@ -36,19 +36,19 @@ _PASSING = (
 BROKEN_POOL = re.compile(r"BrokenProcessPool|A process in the process pool was terminated")
 
 
-def cause(said: Sequence[str], *, model: str, what: str) -> VetlineError:
+def cause(lines: Sequence[str], *, model: str, what: str) -> VetlineError:
     """BadSetting where only a person can help; else RuntimeUnavailable. what: such as "SGLang did not start"."""
-    text = "\n".join(said)
+    text = "\n".join(lines)
     for pattern, advice in _HOPELESS:
-        if found := re.search(pattern, text):
-            return BadSetting(f"{what}: {advice.format(model=model, **found.groupdict())}")
+        if match := re.search(pattern, text):
+            return BadSetting(f"{what}: {advice.format(model=model, **match.groupdict())}")
     for pattern, advice in _PASSING:
         if re.search(pattern, text):
             return RuntimeUnavailable(f"{what}: {advice}")
-    return RuntimeUnavailable(f"{what}: {telling_line(said)}")
+    return RuntimeUnavailable(f"{what}: {telling_line(lines)}")
 
 
-def telling_line(said: Sequence[str]) -> str:
+def telling_line(lines: Sequence[str]) -> str:
     """The last line that tells of an error, or the last one."""
-    errors = [line for line in said if re.search(r"[Ee]rror|[Ee]xception|FATAL|Killed", line)]
-    return (errors or [*said] or ["it said nothing"])[-1].strip()[:300]
+    errors = [line for line in lines if re.search(r"[Ee]rror|[Ee]xception|FATAL|Killed", line)]
+    return (errors or [*lines] or ["it said nothing"])[-1].strip()[:300]

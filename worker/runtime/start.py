@@ -63,18 +63,18 @@ class Starter:
         """Raises BadSetting where only a person can help, RuntimeUnavailable where another try may, and Stopped."""
         traits = self._traits()
         self._tell("looking for the weights")
-        found = weights.find(self._settings, fetch=self._fetch)
+        model_weights = weights.find(self._settings, fetch=self._fetch)
         port, key = free_port(), secrets.token_urlsafe(24)
         with key_file(key) as file:
-            line = command(self._settings, found, traits, port=port, key_file=file)
+            line = command(self._settings, model_weights, traits, port=port, key_file=file)
             begun = time.monotonic()
             process = self.process = RuntimeProcess(line, environment(self._settings), secret=key)
             log.info("runtime_starting", pid=process.pid, port=port, command=" ".join(line))
             client = SglangClient(f"http://{LOOPBACK}:{port}", api_key=key)
             try:
-                digest = self._digest_of(found)
+                digest = self._digest_of(model_weights)
                 self._wait_until_healthy(process, client, begun)
-                serving = self._serving(process, client, found, digest=digest, key=key, traits=traits)
+                serving = self._serving(process, client, model_weights, digest=digest, key=key, traits=traits)
                 self._prove(serving, client)
             except BaseException:
                 process.stop(within_s=self._settings.stop_s) if self._stopped.is_set() else process.kill()
@@ -90,19 +90,19 @@ class Starter:
     # --- what is started
 
     def _traits(self) -> versions.Traits:
-        found = versions.installed(self._settings.python) if not self._settings.command else None
-        return versions.traits_of(found) if found else versions.newest()
+        installed = versions.installed(self._settings.python) if not self._settings.command else None
+        return versions.traits_of(installed) if installed else versions.newest()
 
-    def _digest_of(self, found: Weights) -> str:
+    def _digest_of(self, model_weights: Weights) -> str:
         """While the server loads the same files: it costs no time of its own."""
-        stamp = found.stamp()  # they may be replaced between two starts
+        stamp = model_weights.stamp()  # they may be replaced between two starts
         if self._digest is None or self._digest[0] != stamp:
             self._tell("reading the weights")
-            self._digest = stamp, found.digest()
+            self._digest = stamp, model_weights.digest()
         digest = self._digest[1]
         if self._judge.weights_sha256 not in (None, digest):
             raise BadSetting(
-                f"the weights of {found.name} have sha256 {digest}, not VETLINE_SGLANG_WEIGHTS_SHA256"
+                f"the weights of {model_weights.name} have sha256 {digest}, not VETLINE_SGLANG_WEIGHTS_SHA256"
             )
         return digest
 
@@ -156,7 +156,7 @@ class Starter:
         self,
         process: RuntimeProcess,
         client: SglangClient,
-        found: Weights,
+        model_weights: Weights,
         *,
         digest: str,
         key: str,
@@ -167,7 +167,7 @@ class Starter:
                 "url": client.url,
                 "api_key": SecretStr(key),
                 "weights_sha256": digest,
-                "model": self._judge.model or found.name,
+                "model": self._judge.model or model_weights.name,
             }
         )
         canary = Canary(client, timeout_s=self._settings.canary_timeout_s)

@@ -76,5 +76,5 @@ def installed(python: Path) -> str | None:
 
 def _number(version: str) -> tuple[int, ...]:
     """(0, 5, 16) for "0.5.16" and "0.5.16.post1"; () for what is no version."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()

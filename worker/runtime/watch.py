@@ -44,8 +44,8 @@ class ServerWatch:
     def _see_it_live(self) -> None:
         process = self._serving.process
         if process.exit_code is not None:
-            said = telling_line(process.said())
-            raise RuntimeUnavailable(f"SGLang ended ({ended_how(process)}): {said}")
+            line = telling_line(process.said())
+            raise RuntimeUnavailable(f"SGLang ended ({ended_how(process)}): {line}")
 
     def _listen(self) -> None:
         """A pool of image workers broke: for good, or a canary tells whether this release mended it."""

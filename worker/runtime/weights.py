@@ -30,10 +30,10 @@ class Weights:
 
     def digest(self) -> str:
         """Hexadecimal sha256: of the file, as its page on the hub shows it; of several, of `sha256sum`'s lines."""
-        found = {path.name: _sha256(path) for path in self.files}
-        if len(found) == 1:
-            return next(iter(found.values()))
-        lines = "".join(f"{value}  {name}\n" for name, value in found.items())
+        digests = {path.name: _sha256(path) for path in self.files}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        lines = "".join(f"{value}  {name}\n" for name, value in digests.items())
         return sha256(lines.encode()).hexdigest()
 
 
@@ -66,16 +66,16 @@ def _folder(model: str, revision: str, hub: HubSettings, fetch: Fetch | None, *,
         if not folder.is_dir():
             raise BadSetting(f"{what}, {model}, is no folder on this machine (VETLINE_RUNTIME_MODEL)")
         return folder
-    found = _snapshot(model, revision, hub)
-    if found is None and fetch is not None:
+    snapshot = _snapshot(model, revision, hub)
+    if snapshot is None and fetch is not None:
         fetch(model, revision)
-        found = _snapshot(model, revision, hub)
-    if found is None:
+        snapshot = _snapshot(model, revision, hub)
+    if snapshot is None:
         raise BadSetting(
             f"{what}, {model}, is not in {hub.folder}, and nothing may be downloaded here: run "
             f"`hf download {model}` where there is a network, or name a folder in VETLINE_RUNTIME_MODEL"
         )
-    return found
+    return snapshot
 
 
 def _is_local(model: str) -> bool:
@@ -94,10 +94,10 @@ def _snapshot(repository: str, revision: str, hub: HubSettings) -> Path | None:
 def _examined(settings: RuntimeSettings, folder: Path) -> dict[str, Any]:
     """The model's configuration. Raises BadSetting for what SGLang could not serve, or would serve wrongly."""
     config = _json(folder / "config.json")
-    said = config.get("architectures") or ["of no named architecture"]
-    if not set(said) & set(settings.architectures):
+    architectures = config.get("architectures") or ["of no named architecture"]
+    if not set(architectures) & set(settings.architectures):
         raise BadSetting(
-            f"{settings.model} is {', '.join(map(str, said))}, not {' or '.join(settings.architectures)}: "
+            f"{settings.model} is {', '.join(map(str, architectures))}, not {' or '.join(settings.architectures)}: "
             "SGLang serves the original LlavaGuard OV weights, not those whose name ends in -HF"
         )
     if not isinstance(config.get("image_grid_pinpoints"), list):
@@ -137,14 +137,14 @@ def _tower(settings: RuntimeSettings, config: dict[str, Any]) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadSetting(f"{path.parent} holds no model: it has no {path.name}") from None
     except (OSError, ValueError) as error:
         raise BadSetting(f"{path} cannot be read: {type(error).__name__}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise BadSetting(f"{path} is no JSON object")
-    return found
+    return value
 
 
 def _sha256(path: Path) -> str:

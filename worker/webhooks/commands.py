@@ -6,12 +6,12 @@ from uuid import UUID
 import typer
 
 from moderation.cli.feed_options import Category, Name, Unsafe, shown_filter
-from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy
 from moderation.cli.output import print_json, print_table, talk
 from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.errors import InvalidWebhook
+from moderation.exit_codes import FAILED
 from moderation.ledger import webhooks
 from moderation.ledger.feed import Filter
 from moderation.ledger.verification import ReaderKind

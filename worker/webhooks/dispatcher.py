@@ -40,7 +40,7 @@ class WebhookDispatcher:
         self._sender = Sender(engine, self._poster, settings, worker=worker)
         # Their own threads: an endpoint that hangs is not to hold a slot that judges images.
         self._senders = ThreadPoolExecutor(settings.senders, thread_name_prefix="webhook")
-        self._in_hand: set[UUID] = set()
+        self._accepted: set[UUID] = set()  # endpoints whose senders have not ended
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="herald", daemon=True)
 
@@ -54,9 +54,9 @@ class WebhookDispatcher:
     def accept(self, id_: UUID) -> str:
         """Have the lease taken on this endpoint, and return at once. A word for Flower."""
         with self._lock:
-            if id_ in self._in_hand or self._stopped.is_set():
-                return "in_hand" if id_ in self._in_hand else "closing"
-            self._in_hand.add(id_)
+            if id_ in self._accepted or self._stopped.is_set():
+                return "in_hand" if id_ in self._accepted else "closing"
+            self._accepted.add(id_)
         self._senders.submit(self._deliver, id_)
         return "accepted"
 
@@ -79,15 +79,15 @@ class WebhookDispatcher:
             self._sender.deliver(id_)
         finally:
             with self._lock:
-                self._in_hand.discard(id_)
+                self._accepted.discard(id_)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             # Workers started together would all look in the same instant.
-            heard = self._news.wait(self._settings.look_s * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
+            was_recorded = self._news.wait(self._settings.look_s * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
             self._news.clear()
             try:
-                if heard:
+                if was_recorded:
                     notify_recorded(self._engine)
                 self._ring_due()
             except LedgerUnavailable as exc:

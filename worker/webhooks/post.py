@@ -1,7 +1,6 @@
 """One POST to an endpoint, over the intake's checked network: bounded in time and bytes, no redirects."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,8 +8,8 @@ import httpcore
 
 from intake.addresses import AddressRules
 from intake.budget import Budget
-from intake.http import retry_after_s, trust
-from intake.pinned import CurrentFetch, PinnedBackend
+from intake.http import retry_after_s
+from intake.pinned_pool import BROKEN, PinnedPool
 from intake.resolver import Resolver
 from intake.web_uri import WebUri, host_header, parse_web_uri
 from moderation.errors import InvalidWebhook, VetlineError
@@ -19,7 +18,6 @@ from worker.webhooks.settings import WebhookSettings
 
 _GONE = 410
 _KEEPALIVE_S = 30.0
-_BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +34,23 @@ class Poster:
 
     def __init__(self, settings: WebhookSettings) -> None:
         self._settings = settings
-        self._current = CurrentFetch()
         self._resolver = Resolver(settings.senders)
-        network = settings.network
-        rules = AddressRules(settings.allow_hosts)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=trust(network),
+        self._pool = PinnedPool(
+            settings.network,
+            AddressRules(settings.allow_hosts),
+            self._resolver.resolve,
             max_connections=settings.senders,
-            keepalive_expiry=_KEEPALIVE_S,
-            network_backend=PinnedBackend(network, rules, self._resolver.resolve, self._current),
+            keepalive_s=_KEEPALIVE_S,
         )
 
     def post(self, url: str, message: WebhookMessage, keys: Sequence[str]) -> DeliveryOutcome:
         """Send once. It counts as taken by a 2xx status in a whole answer; never raises for what an endpoint does."""
         try:
             endpoint = check_url(url, self._settings)
-            self._current.budget = Budget(self._settings.total_timeout_s)
-            return self._send(endpoint, message, keys)
+            with self._pool.within(Budget(self._settings.total_timeout_s)):
+                return self._send(endpoint, message, keys)
         except VetlineError as error:
             return DeliveryOutcome(str(error))
-        finally:
-            self._current.budget = None
 
     def close(self) -> None:
         self._pool.close()
@@ -64,27 +58,12 @@ class Poster:
 
     def _send(self, endpoint: WebUri, message: WebhookMessage, keys: Sequence[str]) -> DeliveryOutcome:
         try:
-            response = self._ask(self._request(endpoint, message, keys))
-            try:
-                self._current.answered = True
+            with self._pool.response(self._request(endpoint, message, keys)) as response:
                 outcome = _judge(response)
                 self._read(response)
                 return outcome
-            finally:
-                with suppress(*_BROKEN):
-                    response.close()
-        except _BROKEN:
+        except BROKEN:
             return DeliveryOutcome(f"the connection to {endpoint.host} broke off")
-
-    def _ask(self, request: httpcore.Request) -> httpcore.Response:
-        """A kept connection may have been closed by its host at this very moment: then once more."""
-        self._current.answered = self._current.connected = False
-        try:
-            return self._pool.handle_request(request)
-        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-            if self._current.connected:
-                raise
-        return self._pool.handle_request(request)
 
     def _request(self, endpoint: WebUri, message: WebhookMessage, keys: Sequence[str]) -> httpcore.Request:
         headers = message.headers(keys, datetime.now(UTC)) | {

@@ -143,8 +143,8 @@ class _DeliveryRound:
             gone=outcome.gone,
             at=None if verdict is None else (verdict.cursor, verdict.assessment_id),
         )
-        told = log.bind(webhook=self._lease.name, error=error, failures=self._failures + 1)
-        told.warning("webhook_set_aside" if aside else "webhook_failed", retry_in_s=round(delay_s, 1))
+        fields = log.bind(webhook=self._lease.name, error=error, failures=self._failures + 1)
+        fields.warning("webhook_set_aside" if aside else "webhook_failed", retry_in_s=round(delay_s, 1))
 
     def _delay_s(self, outcome: DeliveryOutcome) -> float:
         """The upper half of a doubling bound, and never sooner than the endpoint asked for."""

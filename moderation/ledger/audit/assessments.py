@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Engine, text
 
 from moderation.ledger.audit import attempts, states, verdicts
-from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, AuditSlice, snapshot
 
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
@@ -76,7 +76,7 @@ def since(moment: datetime) -> str:
     return str(UUID(int=(int(moment.timestamp() * 1000) << 80) - 1))
 
 
-def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
+def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
     """The next assessments by id. place: the last one that was looked at; "" for none. Raises OutOfTime."""
     after = UUID(place) if place else _FIRST
     with snapshot(engine, allowance) as connection:
@@ -85,7 +85,7 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         rows = allowance.rows if upto else int(connection.execute(_COUNT, within).scalar_one())
         found = connection.execute(_AT_FAULT, within | {"ids": allowance.ids}).all()
     findings = [AuditFinding(*_named(row.number), row.n, tuple(row.ids)) for row in found]
-    return Slice(str(upto) if upto else None, rows, findings)
+    return AuditSlice(str(upto) if upto else None, rows, findings)
 
 
 def _named(number: int) -> tuple[AuditCheck, str]:

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, Engine, text
 
-from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditSlice, Findings, snapshot
 
 _NAMES_AT_ONCE = 500
 _OF_NONE = ""  # the tally's name for what has no batch
@@ -45,7 +45,7 @@ _COMPARE_NONE = text(_COMPARE.format(kept=_KEPT, which="a.batch IS NULL OR a.bat
 _WHAT = "a count that is not that of its rows"
 
 
-def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
+def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
     """The next batches by name. place: "" first, for what has no batch; then = and the last name. Raises OutOfTime."""
     with snapshot(engine, allowance) as connection:
         if not place:
@@ -66,17 +66,17 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         if chosen:
             _compare(connection, chosen, findings)
     is_last = last is None or (last == named[-1].batch and len(named) < _NAMES_AT_ONCE)
-    return Slice(None if is_last else f"={last}", rows, findings.all(), left_out)
+    return AuditSlice(None if is_last else f"={last}", rows, findings.all(), left_out)
 
 
-def _look_at_none(connection: Connection, allowance: Allowance) -> Slice:
+def _look_at_none(connection: Connection, allowance: Allowance) -> AuditSlice:
     """No index finds what has no batch, so the whole table is read."""
     total = int(connection.execute(_TOTAL).scalar_one())
     if total > allowance.heavy:
-        return Slice("=", 0, left_out=1)
+        return AuditSlice("=", 0, left_out=1)
     findings = Findings(ids=allowance.ids)
     _compare(connection, [_OF_NONE], findings)
-    return Slice("=", 0, findings.all())
+    return AuditSlice("=", 0, findings.all())
 
 
 def _compare(connection: Connection, batches: list[str], findings: Findings) -> None:

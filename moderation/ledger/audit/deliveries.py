@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, cut_off, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditSlice, Findings, cut_off, snapshot
 from moderation.ledger.verification import PlaceFinding as Verified
 from moderation.ledger.verification import Verification, verify_places
 
@@ -39,7 +39,7 @@ _BREACHES = {
 }
 
 
-def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
+def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
     """All of them at once: there are few. Raises OutOfTime."""
     findings = Findings(ids=allowance.ids)
     with snapshot(engine, allowance) as connection:
@@ -58,7 +58,7 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         if one.breach:
             findings.note(AuditCheck.DELIVERIES, _BREACHES[one.finding], _told(one))
     uncounted = sum(one.finding is Verified.UNCOUNTED for one in verified)
-    return Slice(None, rows, findings.all(), uncounted)
+    return AuditSlice(None, rows, findings.all(), uncounted)
 
 
 def _told(one: Verification) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from moderation.cursor import Cursor
 from moderation.errors import InvalidCursor
-from moderation.ledger.audit.finding import Allowance, AuditCheck, Findings, Slice, snapshot
+from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditSlice, Findings, snapshot
 from moderation.ledger.feed import EVERYTHING, Filter, Page, end, read
 
 _PAGE = 500
@@ -28,7 +28,7 @@ _BY_KEY = text("""
            r.policy, r.revision, a.batch
     FROM verdict v LEFT JOIN assessment a ON a.id = v.assessment_id
     LEFT JOIN policy_revision r ON r.id = v.policy_revision_id
-    WHERE v.assessment_id > :after ORDER BY v.assessment_id LIMIT :rows
+    WHERE v.assessment_id > :after AND a.purpose IS NULL ORDER BY v.assessment_id LIMIT :rows
 """)
 
 _MISSED = "a verdict that the feed leaves out"
@@ -72,7 +72,7 @@ class _Judged:
             yield Filter(batch=self.batch)
 
 
-def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
+def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
     """The next verdicts by id. place: the last one that was looked for; "" for none. Raises OutOfTime."""
     with snapshot(engine, allowance) as connection:
         values = {"after": UUID(place) if place else UUID(int=0), "rows": allowance.rows}
@@ -85,7 +85,7 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         for wanted in random.sample(chosen, _FILTERS):
             passing = [row for row in in_order if row.passes(wanted)]
             _compare(engine, passing, wanted, findings, allowance, pages=_PAGES_FILTERED)
-    return Slice(str(rows[-1].id) if len(rows) == allowance.rows else None, len(rows), findings.all())
+    return AuditSlice(str(rows[-1].id) if len(rows) == allowance.rows else None, len(rows), findings.all())
 
 
 def _compare(
@@ -129,12 +129,12 @@ def _compare_page(
     page: Page, after: Cursor, expected: Sequence[_Judged], wanted: Filter, findings: Findings
 ) -> None:
     """expected: those of the slice that stand in what this page covers."""
-    given = {one.assessment_id: one.cursor for one in page.verdicts}
+    cursors = {one.assessment_id: one.cursor for one in page.verdicts}
     asked = _asked(wanted)
     for row in expected:
-        if row.id not in given:
+        if row.id not in cursors:
             findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{asked}")
-        elif given[row.id] != row.place:
+        elif cursors[row.id] != row.place:
             findings.note(AuditCheck.FEED, _MISPLACED, f"{row.id}{asked}")
     last = after
     for one in page.verdicts:

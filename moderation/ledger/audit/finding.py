@@ -70,7 +70,7 @@ class Allowance:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class AuditSlice:
     """What one slice came to. place: where the next one begins; None where this was the last.
 
     rows: how many were compared. left_out: how many counts were left out, since they would have read too much.
@@ -89,8 +89,8 @@ class Findings:
         self._ids = ids
         self._kept: dict[tuple[AuditCheck, str], AuditFinding] = {}
 
-    def add(self, found: Iterable[AuditFinding]) -> None:
-        for one in found:
+    def add(self, findings: Iterable[AuditFinding]) -> None:
+        for one in findings:
             before = self._kept.get((one.check, one.what), replace(one, count=0, ids=()))
             ids = (*before.ids, *one.ids)[: self._ids]
             self._kept[one.check, one.what] = replace(before, count=before.count + one.count, ids=ids)

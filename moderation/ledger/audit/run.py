@@ -8,9 +8,9 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from moderation.ledger.audit import assessments, counters, deliveries, feed
-from moderation.ledger.audit.finding import Allowance, AuditFinding, Findings, OutOfTime, Slice
+from moderation.ledger.audit.finding import Allowance, AuditFinding, AuditSlice, Findings, OutOfTime
 
-Look = Callable[[Engine, str, Allowance], Slice]
+Look = Callable[[Engine, str, Allowance], AuditSlice]
 
 PARTS: dict[str, Look] = {
     "assessments": assessments.look,

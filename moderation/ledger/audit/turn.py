@@ -14,9 +14,16 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Engine, Row, text
 
-from moderation.ledger.audit.finding import Allowance, AuditCheck, AuditFinding, Findings, OutOfTime, Slice
+from moderation.ledger.audit.finding import (
+    Allowance,
+    AuditCheck,
+    AuditFinding,
+    AuditSlice,
+    Findings,
+    OutOfTime,
+)
 from moderation.ledger.audit.run import PARTS
-from moderation.ledger.engine import reaching_postgres
+from moderation.ledger.engine import autocommit
 from moderation.settings import AuditSettings
 
 # Whoever takes the places has them for a turn: a worker that died in it has moved none, and the next one repeats it.
@@ -56,7 +63,7 @@ class _Part:
     taken_at: datetime
     ended: bool = False
 
-    def moved(self, looked: Slice) -> None:
+    def moved(self, looked: AuditSlice) -> None:
         self.rows += looked.rows
         self.found.update({one.check.value: one.count for one in looked.findings})
         self.place, self.ended = looked.place or "", looked.place is None
@@ -85,23 +92,23 @@ def take_turn(engine: Engine, settings: AuditSettings) -> list[AuditFinding] | N
 
 def places(engine: Engine) -> list[dict[str, Any]]:
     """Each part: rows compared in this round, breaches by check in it and in the whole one before, and times (Unix)."""
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         return [dict(row) for row in connection.execute(_PLACES).mappings()]
 
 
 def standing(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Breaches by check, of what `places` read: of the last whole round, or of this one where there are more by now."""
-    found = dict.fromkeys((check.value for check in AuditCheck), 0)
+    counts = dict.fromkeys((check.value for check in AuditCheck), 0)
     for row in rows:
         for check in row["found"].keys() | row["found_before"].keys():
-            found[check] += max(row["found"].get(check, 0), row["found_before"].get(check, 0))
-    return found
+            counts[check] += max(row["found"].get(check, 0), row["found_before"].get(check, 0))
+    return counts
 
 
 def _take(engine: Engine, settings: AuditSettings) -> list[_Part]:
     # A little less than the pause, so that the worker that took the last one comes in time for the next.
     values = {"parts": list(PARTS), "every_s": 0.9 * settings.every_s}
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         parts = [_part(row) for row in connection.execute(_TAKE, values)]
     random.shuffle(parts)  # where a turn is over after one slice, each comes to its own
     return parts
@@ -125,7 +132,7 @@ def _look(engine: Engine, part: _Part, allowance: Allowance, findings: Findings)
         "ended": part.ended,
         "taken_at": part.taken_at,
     }
-    with reaching_postgres(), engine.connect() as connection:
+    with autocommit(engine) as connection:
         connection.execute(_KEEP, values)
 
 

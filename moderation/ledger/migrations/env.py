@@ -4,7 +4,7 @@ from alembic import context
 from sqlmodel import SQLModel
 
 # The import of each fills the metadata.
-from moderation.ledger import consumer_tables, operation_tables, tables  # noqa: F401
+from moderation.ledger import consumer_tables, evaluation_tables, operation_tables, tables  # noqa: F401
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,8 +1,7 @@
-"""What a worker says of itself, and where it can be asked: shared by its probes and `vetline worker-status`."""
+"""Where a worker can be asked how it is: shared by its probes and `vetline worker-status`."""
 
 import os
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,41 +21,6 @@ class ProbeSettings(BaseSettings):
     address: str = LOOPBACK  # 0.0.0.0 in a container, for Kubernetes and Prometheus
     # None: a free one, which `vetline worker-status` finds; with several GPUs, the first worker's.
     port: int | None = Field(default=None, gt=0, lt=65536)
-
-
-class Wait(BaseModel):
-    """One thing that is waited for."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    reason: str
-    since: datetime
-
-
-class StatusReport(BaseModel):
-    """A worker at this moment.
-
-    live: its loops turn; hangs says which do not. ready: it would take and finish an item now; waiting says for what
-    it waits otherwise. in_hand counts messages, in_flight images that the judge is asked about; both with their most.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    pid: int
-    judge: str
-    version: str
-    started_at: datetime
-    live: bool
-    ready: bool
-    hangs: tuple[str, ...] = ()
-    waiting: tuple[Wait, ...] = ()
-    in_hand: int
-    in_hand_most: int
-    in_flight: int
-    in_flight_most: int
-    in_flight_phase: str
 
 
 class ProbeAddress(BaseModel):
@@ -82,15 +46,15 @@ def write_probe_address(probe: ProbeAddress) -> Path | None:
 
 def probe_addresses() -> list[ProbeAddress]:
     """Those of workers that run; notes of workers that were killed are taken away."""
-    found = []
+    probes = []
     for path in sorted(_folder().glob("*.json")):
         with suppress(OSError, ValidationError):
             probe = ProbeAddress.model_validate_json(path.read_bytes())
             if _runs(probe.pid):
-                found.append(probe)
+                probes.append(probe)
             else:
                 path.unlink()
-    return found
+    return probes
 
 
 def _folder() -> Path:

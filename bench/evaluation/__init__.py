@@ -1,0 +1,1 @@
+"""Whether the statistics of `vetline evaluate` keep what they promise."""
