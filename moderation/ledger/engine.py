@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from psycopg.pq import Conninfo
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -15,6 +16,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from moderation.errors import BadSetting, LedgerUnavailable
 from moderation.redaction import MARK
 from moderation.settings import LedgerSettings
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 # Postgres' classes of "not now": connection lost, too many connections, shut down, read-only standby, a transaction
 # that stood still, lock timeout, deadlock.
@@ -118,6 +122,19 @@ def transaction(
         if patience_s is not None:
             connection.execute(text(f"SET LOCAL statement_timeout = {int(patience_s * 1000)}"))
         yield connection
+
+
+@contextmanager
+def session(engine: Engine) -> Iterator["Session"]:
+    """A transaction whose rows are objects of the models: for all that is not hot. Raises LedgerUnavailable.
+
+    SQLModel is loaded here, since commands that only look at counts start without it.
+    """
+    from sqlmodel import Session
+
+    with transaction(engine) as connection, Session(connection, expire_on_commit=False) as rows:
+        yield rows
+        rows.flush()
 
 
 def ping(engine: Engine) -> None:

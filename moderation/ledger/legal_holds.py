@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, func, text
+from sqlmodel import col, select
+from sqlmodel.sql.expression import SelectOfScalar
 
 from moderation.errors import InvalidSubmission
-from moderation.ledger.engine import autocommit, transaction
+from moderation.ledger.engine import session
+from moderation.ledger.tables import AssessmentRow, LegalHoldRow
 
 # Advisory lock: pages of a retention and changes of a hold take turns. Once `add_hold` has returned, nothing that it
 # holds is cleared any more.
@@ -19,26 +21,6 @@ _LOCK_HOLDS = text("SELECT pg_advisory_xact_lock(:lock)")
 HELD = """
     EXISTS (SELECT FROM legal_hold h WHERE h.removed_at IS NULL AND (h.assessment_id = a.id OR h.batch = a.batch))
 """
-
-_ADD = text("""
-    INSERT INTO legal_hold (batch, assessment_id, reason, added_by)
-    SELECT :batch, CAST(:assessment_id AS uuid), :reason, :by
-    WHERE CAST(:batch AS text) IS NOT NULL OR EXISTS (SELECT FROM assessment WHERE id = CAST(:assessment_id AS uuid))
-    ON CONFLICT DO NOTHING RETURNING id
-""")
-_STANDS = text("""
-    SELECT count(*) FROM legal_hold WHERE removed_at IS NULL
-        AND (batch = :batch OR assessment_id = CAST(:assessment_id AS uuid))
-""")
-_REMOVE = text("""
-    UPDATE legal_hold SET removed_at = now(), removed_by = :by
-    WHERE removed_at IS NULL AND (batch = :batch OR assessment_id = CAST(:assessment_id AS uuid))
-    RETURNING id
-""")
-_LIST = text("""
-    SELECT id, batch, assessment_id, reason, added_by, added_at, removed_by, removed_at FROM legal_hold
-    WHERE :removed OR removed_at IS NULL ORDER BY id
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +54,36 @@ def add_hold(engine: Engine, held: HoldTarget, *, reason: str, by: str) -> bool:
 
     Waits for the batch of a retention that is running. Raises InvalidSubmission for an unknown assessment.
     """
-    values = _values(held)
-    with transaction(engine) as connection:
-        lock_holds(connection)
-        if connection.execute(_ADD, values | {"reason": reason, "by": by}).first():
-            return True
-        if not connection.execute(_STANDS, values).scalar_one():
+    with session(engine) as rows:
+        lock_holds(rows.connection())
+        if rows.exec(_standing(held)).first() is not None:
+            return False
+        if held.assessment_id is not None and not rows.exec(_known(held.assessment_id)).first():
             raise InvalidSubmission(f"no assessment {held.assessment_id}")
-        return False
+        hold = LegalHoldRow(batch=held.batch, assessment_id=held.assessment_id, reason=reason, added_by=by)
+        rows.add(hold)
+        return True
 
 
 def remove_hold(engine: Engine, held: HoldTarget, *, by: str) -> bool:
     """Let it be cleared when its time has come; False where nothing held it."""
-    with transaction(engine) as connection:
-        lock_holds(connection)
-        return connection.execute(_REMOVE, _values(held) | {"by": by}).first() is not None
+    with session(engine) as rows:
+        lock_holds(rows.connection())
+        hold = rows.exec(_standing(held)).first()
+        if hold is None:
+            return False
+        now = rows.exec(select(func.now())).one()  # Postgres' clock, as added_at
+        hold.removed_at, hold.removed_by = now, by
+        return True
 
 
 def holds(engine: Engine, *, removed: bool = False) -> list[Hold]:
     """The holds that stand, oldest first; with `removed`, those that stood as well."""
-    with autocommit(engine) as connection:
-        return [Hold(**row._mapping) for row in connection.execute(_LIST, {"removed": removed})]
+    with session(engine) as rows:
+        wanted = select(LegalHoldRow).order_by(col(LegalHoldRow.id))
+        if not removed:
+            wanted = wanted.where(col(LegalHoldRow.removed_at).is_(None))
+        return [Hold(**row.model_dump()) for row in rows.exec(wanted)]
 
 
 def lock_holds(connection: Connection) -> None:
@@ -100,5 +91,14 @@ def lock_holds(connection: Connection) -> None:
     connection.execute(_LOCK_HOLDS, {"lock": _LOCK})
 
 
-def _values(held: HoldTarget) -> dict[str, Any]:
-    return {"batch": held.batch, "assessment_id": held.assessment_id}
+def _standing(held: HoldTarget) -> SelectOfScalar[LegalHoldRow]:
+    of_it = (
+        col(LegalHoldRow.assessment_id) == held.assessment_id
+        if held.batch is None
+        else col(LegalHoldRow.batch) == held.batch
+    )
+    return select(LegalHoldRow).where(col(LegalHoldRow.removed_at).is_(None), of_it)
+
+
+def _known(assessment_id: UUID) -> SelectOfScalar[UUID]:
+    return select(AssessmentRow.id).where(col(AssessmentRow.id) == assessment_id)

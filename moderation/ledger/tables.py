@@ -264,11 +264,11 @@ class LegalHoldRow(SQLModel, table=True):
         ),
     )
 
-    id: int = Field(sa_column=Column(Integer, Identity(always=True)))
+    id: int = Field(default=None, sa_column=Column(Integer, Identity(always=True)))
     batch: str | None = Field(default=None, sa_column=text_column(nullable=True))
     assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
     reason: str = Field(sa_column=text_column())
     added_by: str = Field(sa_column=text_column())
-    added_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    added_at: datetime = Field(default=None, sa_column=time_column(default=True, nullable=False))
     removed_by: str | None = Field(default=None, sa_column=text_column(nullable=True))
     removed_at: datetime | None = Field(default=None, sa_column=time_column())
