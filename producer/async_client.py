@@ -112,18 +112,18 @@ class _Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._left = False
+        self._is_cancelled = False
         self._pending: Future[Any] | None = None
 
     def leave(self) -> None:
         with self._lock:
-            self._left = True
+            self._is_cancelled = True
             if self._pending is not None:
                 self._pending.cancel()
 
     def until_left(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
-            if self._left:  # cancelled: nobody wants the rest
+            if self._is_cancelled:  # cancelled: nobody wants the rest
                 raise CancelledError
             yield item
 
@@ -137,7 +137,7 @@ class _Bridge:
 
     def _wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         with self._lock:
-            if self._left:
+            if self._is_cancelled:
                 coroutine.close()
                 raise CancelledError
             self._pending = pending = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

@@ -62,7 +62,7 @@ def submit(
     with autocommit(engine) as connection:
         written = connection.execute(_INSERT, {"rows": _as_json(rows), "rung": rung})
         ours = {row[0]: row[1] for row in written.all()}
-        known = _known(connection, [row for row in rows if row[2] not in ours])
+        known = _existing(connection, [row for row in rows if row[2] not in ours])
     return [
         known.get(id_) or Ticket(id_, pin.ref, known=False, rung=ours.get(id_, rung)) for _, pin, id_ in rows
     ]
@@ -89,7 +89,7 @@ def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
     return to_json(given).decode()
 
 
-def _known(
+def _existing(
     connection: Connection, rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]
 ) -> dict[UUID, Ticket]:
     """The tickets of rows that were there before: by their key, or by their id after a lost reply."""

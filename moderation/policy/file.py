@@ -133,7 +133,7 @@ def _problem(error: ErrorDetails) -> str:
     """Pydantic's words for a programmer in words for the file's author."""
     match error["type"]:
         case "extra_forbidden":
-            return "unknown field" + _meant(str(error["loc"][-1]))
+            return "unknown field" + _suggestion(str(error["loc"][-1]))
         case "missing":
             return "is missing"
         case "value_error":
@@ -150,7 +150,7 @@ def _problem(error: ErrorDetails) -> str:
             return error["msg"]
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     fields = [
         *_File.model_fields,
         *_CategoryEntry.model_fields,

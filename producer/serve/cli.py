@@ -42,11 +42,11 @@ def serve(
         "metrics_port": metrics_port, "metrics_address": metrics_address,
     }  # fmt: skip
     settings = ServeSettings().model_copy(update={name: v for name, v in given.items() if v is not None})
-    known = _known(settings, no_tokens=no_tokens)
+    known = _tokens(settings, no_tokens=no_tokens)
     try:
         from producer.serve import app, server
     except ImportError as exc:
-        raise BadSetting(f"the door needs {exc.name}: pip install 'vetline[serve]'") from None
+        raise BadSetting(f"the HTTP API needs {exc.name}: pip install 'vetline[serve]'") from None
     listener = server.bound_socket(settings.host, settings.port)
     with listener, resolve(need_redis=True) as services:
         if known is None and not server.is_loopback(listener):
@@ -78,7 +78,7 @@ def token(
     talk(f"{name} may {role}; {path} holds its digest, and nothing holds the token")
 
 
-def _known(settings: ServeSettings, *, no_tokens: bool) -> Tokens | None:
+def _tokens(settings: ServeSettings, *, no_tokens: bool) -> Tokens | None:
     if no_tokens:
         return None
     if settings.tokens is None:

@@ -34,20 +34,20 @@ class LazyImage:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._seen: tuple[Fetched, Picture] | None = None
+        self._decoded: tuple[Fetched, Picture] | None = None
         self._error: VetlineError | None = None
 
     def look(self, components: Components, timer: StepTimer) -> tuple[Fetched, Picture]:
         """What was fetched and decoded. Raises what the fetcher and the decoder raise."""
         if self._error is not None:
             raise copy(self._error)
-        if self._seen is None:
+        if self._decoded is None:
             try:
-                self._seen = _fetch_and_decode(self.uri, components, timer)
+                self._decoded = _fetch_and_decode(self.uri, components, timer)
             except VetlineError as error:
                 self._error = copy(error)  # a traceback would keep the image's bytes
                 raise
-        return self._seen
+        return self._decoded
 
 
 def assess(
