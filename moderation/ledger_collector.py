@@ -216,7 +216,7 @@ _SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "waiting": _waiting,
     "oldest": _oldest,
     "running": _running,
-    "crew": _workers,
+    "workers": _workers,
     "failures": _failures,
     "sweep": _sweep,
     "audit": _audit,

@@ -145,12 +145,12 @@ class _Bridge:
 
 
 async def _take(items: AsyncIterator[T], count: int) -> list[T]:
-    taken: list[T] = []
+    values: list[T] = []
     async for item in items:
-        taken.append(item)
-        if len(taken) == count:
+        values.append(item)
+        if len(values) == count:
             break
-    return taken
+    return values
 
 
 async def _called(told: Callable[[T], None], value: T) -> None:

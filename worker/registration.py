@@ -38,7 +38,7 @@ class Registration:
         self._sent_waits: set[str] | None = None  # names of what it waited for when it was last told
         self._due_at = 0.0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

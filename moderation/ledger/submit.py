@@ -70,7 +70,7 @@ def submit(
 
 def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
     """What a submission says of itself, checked as it is, under the columns' names."""
-    given = [
+    entries = [
         {
             "id": id_,
             "uri": s.uri,
@@ -86,7 +86,7 @@ def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
         }
         for s, pin, id_ in rows
     ]
-    return to_json(given).decode()
+    return to_json(entries).decode()
 
 
 def _existing(
@@ -103,7 +103,7 @@ def _existing(
     }
     tickets = {}
     for s, pin, id_ in rows:
-        if (standing := existing.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
-            ref = f"{pin.policy}@{standing.revision}"
-            tickets[id_] = Ticket(standing.id, ref, known=True, cancelled=standing.cancelled)
+        if (known_row := existing.get((pin.policy, s.key or ""))) is not None and known_row.id != id_:
+            ref = f"{pin.policy}@{known_row.revision}"
+            tickets[id_] = Ticket(known_row.id, ref, known=True, cancelled=known_row.cancelled)
     return tickets

@@ -21,7 +21,7 @@ def saturated(limit: int, capacity: int, *, answer_s: float = 1.0, noise: float 
 def climbed(adaptive_limit: AdaptiveLimit, capacity: int, windows: int) -> list[int]:
     limits = []
     for _ in range(windows):
-        adaptive_limit.hear(saturated(adaptive_limit.limit, capacity))
+        adaptive_limit.adapt(saturated(adaptive_limit.limit, capacity))
         limits.append(adaptive_limit.limit)
     return limits
 
@@ -29,7 +29,7 @@ def climbed(adaptive_limit: AdaptiveLimit, capacity: int, windows: int) -> list[
 def settled(adaptive_limit: AdaptiveLimit, capacity: int) -> int:
     """The limit once it rests."""
     for _ in range(60):
-        adaptive_limit.hear(saturated(adaptive_limit.limit, capacity))
+        adaptive_limit.adapt(saturated(adaptive_limit.limit, capacity))
         if adaptive_limit.phase is Phase.REST:
             return adaptive_limit.limit
     raise AssertionError("it never rests")
@@ -55,30 +55,30 @@ def test_it_finds_the_capacity_from_wherever_it_starts(capacity: int, start: int
 def test_the_limit_keeps_its_bounds_whatever_it_hears(heard: list[tuple[int, int, float]]) -> None:
     adaptive_limit = AdaptiveLimit(start=32, least=4, most=256)
     for answered, faults, answer_s in heard:
-        adaptive_limit.hear(Window(answered, faults, in_flight=adaptive_limit.limit, answer_s=answer_s))
+        adaptive_limit.adapt(Window(answered, faults, in_flight=adaptive_limit.limit, answer_s=answer_s))
         assert 4 <= adaptive_limit.limit <= 256
 
 
 @given(limit=st.integers(8, 256), later=st.lists(SIZES, max_size=100))
 def test_after_faults_it_goes_down_and_stays_below_them(limit: int, later: list[int]) -> None:
     adaptive_limit = AdaptiveLimit(start=limit, least=1, most=512)
-    adaptive_limit.hear(Window(answered=20, faults=10, in_flight=limit, answer_s=1))
+    adaptive_limit.adapt(Window(answered=20, faults=10, in_flight=limit, answer_s=1))
     assert adaptive_limit.limit < limit
     for capacity in later:
-        adaptive_limit.hear(saturated(adaptive_limit.limit, capacity))
+        adaptive_limit.adapt(saturated(adaptive_limit.limit, capacity))
         assert adaptive_limit.limit < limit
 
 
 def test_faults_at_the_least_limit_leave_it_there() -> None:
     adaptive_limit = AdaptiveLimit(start=4, least=4, most=256)
-    adaptive_limit.hear(Window(answered=0, faults=10, in_flight=4, answer_s=0))
+    adaptive_limit.adapt(Window(answered=0, faults=10, in_flight=4, answer_s=0))
     assert adaptive_limit.limit == 4
 
 
 @pytest.mark.parametrize(("answered", "faults"), [(100, 2), (1000, 10), (0, 2)])
 def test_a_bad_image_or_two_are_no_fault_of_the_limit(answered: int, faults: int) -> None:
     adaptive_limit = AdaptiveLimit(start=32, least=4, most=256)
-    adaptive_limit.hear(Window(answered, faults, in_flight=32, answer_s=1))
+    adaptive_limit.adapt(Window(answered, faults, in_flight=32, answer_s=1))
     assert adaptive_limit.limit > 32
 
 
@@ -94,7 +94,7 @@ def test_it_rests_ever_longer_where_nothing_moves() -> None:
     tried = [
         number
         for number in range(400)
-        if (adaptive_limit.hear(saturated(adaptive_limit.limit, 32)), adaptive_limit.phase)[1] is Phase.UP
+        if (adaptive_limit.adapt(saturated(adaptive_limit.limit, 32)), adaptive_limit.phase)[1] is Phase.UP
     ]
     rests = [after - before for before, after in pairwise(tried)]
     assert rests == sorted(rests)
@@ -103,7 +103,7 @@ def test_it_rests_ever_longer_where_nothing_moves() -> None:
 
 def test_after_a_restart_of_the_runtime_it_measures_from_the_best_known() -> None:
     adaptive_limit = AdaptiveLimit(start=32, least=4, most=512)
-    adaptive_limit.hear(saturated(32, 40))
+    adaptive_limit.adapt(saturated(32, 40))
     assert (adaptive_limit.limit, adaptive_limit.phase) == (48, Phase.UP)
     adaptive_limit.start_over()
     assert (adaptive_limit.limit, adaptive_limit.phase) == (32, Phase.MEASURE)

@@ -71,7 +71,7 @@ class AdaptiveLimit:
         """Answers per second at the best known limit; 0 before anything is known."""
         return self._rate
 
-    def hear(self, window: Window) -> None:
+    def adapt(self, window: Window) -> None:
         """A window under the present limit has ended, in which nearly all of it was in use, or faults came."""
         self._age_ceiling()
         if window.is_faulty:

@@ -105,7 +105,7 @@ class ConcurrencyLimiter:
                 self._waiting -= 1
             if not free:
                 raise RuntimeUnavailable(
-                    f"none of {self._adaptive_limit.limit} turns came free in {timeout_s:g} s"
+                    f"none of {self._adaptive_limit.limit} slots came free in {timeout_s:g} s"
                 )
             self._count(+1)
             return self._now()
@@ -150,7 +150,7 @@ class ConcurrencyLimiter:
         now = self._now()
         window = self._window(now)
         if window.is_faulty:
-            self._tell(window)
+            self._adapt(window)
         elif self._is_settling and self._answered >= self._adaptive_limit.limit:
             self._is_settling = False
             self._clear(now)
@@ -160,7 +160,7 @@ class ConcurrencyLimiter:
             and now - self._window_from >= _SHORTEST_S
         ):
             if window.in_flight >= _FULL * self._adaptive_limit.limit:
-                self._tell(window)
+                self._adapt(window)
             else:
                 self._measure_from(now)
 
@@ -173,9 +173,9 @@ class ConcurrencyLimiter:
             answer_s=self._answers_s / max(self._answered, 1),
         )
 
-    def _tell(self, window: Window) -> None:
+    def _adapt(self, window: Window) -> None:
         before = self._adaptive_limit.limit
-        self._adaptive_limit.hear(window)
+        self._adaptive_limit.adapt(window)
         if self._adaptive_limit.limit != before:
             log.info(
                 "in_flight_limit",

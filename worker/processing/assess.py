@@ -51,7 +51,7 @@ class LazyImage:
 
 
 def assess(
-    subject: LazyImage,
+    image: LazyImage,
     policy: PolicyRevision,
     components: Components,
     timer: StepTimer,
@@ -61,12 +61,12 @@ def assess(
     """Judge an image under one policy revision.
 
     recall: the judgement that stands about a view's pixels already, if there is one.
-    clock: holds the time of each step, also when a step raises.
+    timer: holds the time of each step, also when a step raises.
     Raises Permanent, Transient or Unavailable; nothing that goes wrong counts as Safe.
     """
-    fetched, picture = subject.look(components, timer)
+    fetched, picture = image.look(components, timer)
     with timer.step("judge"):
-        faults.at("judge", subject.uri)
+        faults.at("judge", image.uri)
         view = picture.views[0]
         known = recall(view) if len(picture.views) == 1 else None
         if known is None:

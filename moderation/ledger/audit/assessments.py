@@ -83,8 +83,8 @@ def look(engine: Engine, place: str, allowance: Allowance) -> Slice:
         upto = connection.execute(_UPTO, {"after": after, "rows": allowance.rows}).scalar()
         within = {"after": after, "upto": upto or _LAST}
         rows = allowance.rows if upto else int(connection.execute(_COUNT, within).scalar_one())
-        found = connection.execute(_AT_FAULT, within | {"ids": allowance.ids}).all()
-    findings = [AuditFinding(*_named(row.number), row.n, tuple(row.ids)) for row in found]
+        at_fault = connection.execute(_AT_FAULT, within | {"ids": allowance.ids}).all()
+    findings = [AuditFinding(*_named(row.number), row.n, tuple(row.ids)) for row in at_fault]
     return Slice(str(upto) if upto else None, rows, findings)
 
 
