@@ -132,8 +132,8 @@ class _Bridge:
         while some := self._wait(_take(items, CHUNK)):
             yield from some
 
-    def call(self, told: Callable[[T], None], value: T) -> None:
-        self._wait(_called(told, value))
+    def call(self, callback: Callable[[T], None], value: T) -> None:
+        self._wait(_called(callback, value))
 
     def _wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         with self._lock:
@@ -153,5 +153,5 @@ async def _take(items: AsyncIterator[T], count: int) -> list[T]:
     return values
 
 
-async def _called(told: Callable[[T], None], value: T) -> None:
-    told(value)
+async def _called(callback: Callable[[T], None], value: T) -> None:
+    callback(value)
