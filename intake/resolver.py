@@ -29,13 +29,13 @@ class Resolver:
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
-        self._asked: queue.SimpleQueue[tuple[Future[list[str]], str, int] | None] = queue.SimpleQueue()
+        self._questions: queue.SimpleQueue[tuple[Future[list[str]], str, int] | None] = queue.SimpleQueue()
 
     def resolve(self, host: str, port: int, timeout_s: float) -> list[str]:
         """All addresses of a name, in the order to try. Raises NotFound, HostUnavailable."""
         answer: Future[list[str]] = Future()
         self._start_one_if_all_are_busy()
-        self._asked.put((answer, host, port))
+        self._questions.put((answer, host, port))
         try:
             return answer.result(timeout_s)
         except TimeoutError:
@@ -51,7 +51,7 @@ class Resolver:
     def close(self) -> None:
         with self._lock:
             for _ in self._threads:
-                self._asked.put(None)
+                self._questions.put(None)
             self._threads = []
 
     def _start_one_if_all_are_busy(self) -> None:
@@ -64,7 +64,7 @@ class Resolver:
                 thread.start()
 
     def _serve(self) -> None:
-        while (asked := self._asked.get()) is not None:
+        while (asked := self._questions.get()) is not None:
             answer, host, port = asked
             if answer.set_running_or_notify_cancel():
                 try:

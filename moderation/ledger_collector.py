@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from moderation.assessment import Priority, State
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
-from moderation.ledger.audit.turn import standing
+from moderation.ledger.audit.turn import breach_counts
 from moderation.ledger.gauge_poller import GaugePoller
 from moderation.ledger.golden import population_stability
 from moderation.log import get_logger
@@ -255,7 +255,7 @@ def _scores(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
 
 
 def _reconciled(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
-    yield _gauge(_BREACHES, {(check,): count for check, count in standing(rows).items()})
+    yield _gauge(_BREACHES, {(check,): count for check, count in breach_counts(rows).items()})
     for field, described in _AUDIT_TIMES.items():
         yield _gauge(described, {(row["part"],): row[field] or 0 for row in rows})
     yield _gauge(_AUDIT_ROWS, {(row["part"],): row["rows"] for row in rows})
@@ -266,7 +266,7 @@ SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "waiting": _waiting,
     "oldest": _oldest,
     "running": _running,
-    "crew": _workers,
+    "workers": _workers,
     "failures": _failures,
     "sweep": _sweep,
     "golden": _golden,

@@ -113,18 +113,18 @@ class _Bridge:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._left = False
+        self._is_cancelled = False
         self._pending: Future[Any] | None = None
 
     def leave(self) -> None:
         with self._lock:
-            self._left = True
+            self._is_cancelled = True
             if self._pending is not None:
                 self._pending.cancel()
 
     def until_left(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
-            if self._left:  # cancelled: nobody wants the rest
+            if self._is_cancelled:  # cancelled: nobody wants the rest
                 raise CancelledError
             yield item
 
@@ -133,12 +133,12 @@ class _Bridge:
         while some := self._wait(_take(items, CHUNK)):
             yield from some
 
-    def call(self, told: Callable[[T], None], value: T) -> None:
-        self._wait(_called(told, value))
+    def call(self, callback: Callable[[T], None], value: T) -> None:
+        self._wait(_called(callback, value))
 
     def _wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
         with self._lock:
-            if self._left:
+            if self._is_cancelled:
                 coroutine.close()
                 raise CancelledError
             self._pending = pending = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -146,13 +146,13 @@ class _Bridge:
 
 
 async def _take(items: AsyncIterator[T], count: int) -> list[T]:
-    taken: list[T] = []
+    values: list[T] = []
     async for item in items:
-        taken.append(item)
-        if len(taken) == count:
+        values.append(item)
+        if len(values) == count:
             break
-    return taken
+    return values
 
 
-async def _called(told: Callable[[T], None], value: T) -> None:
-    told(value)
+async def _called(callback: Callable[[T], None], value: T) -> None:
+    callback(value)

@@ -28,7 +28,7 @@ class Backpressure:
         self._settings = settings
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._known = 0
+        self._queued = 0
         self._ask_at = 0.0
 
     def admit(self, count: int) -> None:
@@ -48,10 +48,10 @@ class Backpressure:
     def _added(self, count: int, bound: int) -> int | None:
         """None where there was room, which is then taken; else how many wait."""
         with self._lock:
-            if time.monotonic() >= self._ask_at or self._known + count > bound:
-                self._known = queued(self._engine)
+            if time.monotonic() >= self._ask_at or self._queued + count > bound:
+                self._queued = queued(self._engine)
                 self._ask_at = time.monotonic() + _GOOD_FOR_S
-            if self._known + count > bound:
-                return self._known
-            self._known += count
+            if self._queued + count > bound:
+                return self._queued
+            self._queued += count
             return None

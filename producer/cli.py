@@ -130,13 +130,13 @@ class _Run:
 
     def dry(self, reading: SourceOptions) -> Position:
         """Only checks: no service is asked. Its refusals are those of these sources and options."""
-        name = f"{digest(self._meant(reading))}.dry-run.refused.jsonl"
+        name = f"{digest(self._job(reading))}.dry-run.refused.jsonl"
         self.rejects = Rejects(self._refused or self._folder / name)
         return self._run(None, Position(), None)
 
     def submitting(self, reading: SourceOptions, *, from_start: bool) -> Position:
         services = self._stack.enter_context(resolve(need_redis=True))
-        job = [*self._meant(reading), _ledger_meant(services)]
+        job = [*self._job(reading), _ledger_identity(services)]
         checkpoint = self._stack.enter_context(Checkpoint(self._folder, job))
         client = self._stack.enter_context(Client(services.database_url, services.redis_url))
         place = self._start(checkpoint, services, from_start=from_start)
@@ -146,7 +146,7 @@ class _Run:
         checkpoint.forget()
         return place
 
-    def _meant(self, reading: SourceOptions) -> list[object]:
+    def _job(self, reading: SourceOptions) -> list[object]:
         """What makes it the same enqueuing, but for the ledger."""
         return [
             [source.identity for source in self._sources],
@@ -198,7 +198,7 @@ def _shown(ticket: Ticket) -> dict[str, object]:
     return {"id": ticket.id, "policy": ticket.policy, "known": ticket.known, "cancelled": ticket.cancelled}
 
 
-def _ledger_meant(services: Services) -> str:
+def _ledger_identity(services: Services) -> str:
     """Which ledger it is, without its password: one that was started here has another port each time."""
     if services.database_from != "configured":
         return services.database_from
@@ -219,12 +219,16 @@ def _report(place: Position, rejects: Rejects, *, as_json: bool, dry: bool) -> N
     if as_json:
         print_json(counts)
     else:
-        talk(", ".join(_told(name, value) for name, value in counts.items() if name != "cancelled" or value))
+        talk(
+            ", ".join(
+                _count_text(name, value) for name, value in counts.items() if name != "cancelled" or value
+            )
+        )
     for line in rejects.first:
         talk(f"refused: {line}")
 
 
-def _told(name: str, value: object) -> str:
+def _count_text(name: str, value: object) -> str:
     if name == "cancelled":
         return f"of them {value} cancelled and left so (--again judges them)"
     return f"{name.replace('_', ' ')} {value}"

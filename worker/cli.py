@@ -97,8 +97,8 @@ def up(
     """
     from worker.host.up import up as run
 
-    given = {"--judge": judge, "--concurrency": concurrency}
-    options = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    forwarded = {"--judge": judge, "--concurrency": concurrency}
+    options = [word for flag, value in forwarded.items() if value is not None for word in (flag, str(value))]
     options += [word for url in sglang_url or () for word in ("--sglang-url", url)]
     raise typer.Exit(run(worker_options=options, flower=flower, flower_port=flower_port))
 

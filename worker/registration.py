@@ -35,10 +35,10 @@ class Registration:
         self._engine = engine
         self._lease = lease
         self._status = status
-        self._told: set[str] | None = None  # names of what it waited for when it was last told
+        self._sent_waits: set[str] | None = None  # names of what it waited for when it was last told
         self._due_at = 0.0
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="registration", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -67,7 +67,7 @@ class Registration:
         """Where it is due."""
         status = self._status()
         waits = {wait.name for wait in status.waits}
-        if waits == self._told and time.monotonic() < self._due_at:
+        if waits == self._sent_waits and time.monotonic() < self._due_at:
             return
         register_worker(self._engine, status, silent_after_s=self._lease.lease_s)
-        self._told, self._due_at = waits, time.monotonic() + self._lease.beat_s
+        self._sent_waits, self._due_at = waits, time.monotonic() + self._lease.beat_s

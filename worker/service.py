@@ -35,6 +35,7 @@ from worker.processing.fan_out import FanOut
 from worker.processing.isolated_run import IsolatedRun
 from worker.processing.plain_submission import PlainSubmissions
 from worker.processing.prefetch import Prefetch
+from worker.processing.processor import Processor
 from worker.registration import Registration
 from worker.settings import WorkerSettings
 from worker.sweeper import Sweeper
@@ -84,10 +85,23 @@ class WorkerService:
             self._engine, ring_webhook, WebhookSettings(), worker=settings.node
         )
         self.plain_submissions = PlainSubmissions(self._engine, self.intake_gate)
-        self.processor = make_processor(
+        self.processor = self._make_processor(queue)
+        self._heartbeat = Heartbeat(
+            self._engine,
+            self.processor.held_claims,
+            self.processor.claimer,
+            self._lease,
+            tick=partial(self.liveness.beat, "heartbeat"),
+        )
+        self._sweeper = self._make_sweeper(queue)
+        self._auditor = Auditor(self._engine, AuditSettings())
+        self._registration = Registration(self._engine, self._lease, status=self.status)
+
+    def _make_processor(self, queue: QueueSettings) -> Processor:
+        return make_processor(
             self._engine,
             Assessor(self._engine, self._components, self._isolated_run, self._lease),
-            worker=settings.node,
+            worker=self.settings.node,
             lease=self._lease,
             intake_gate=self.intake_gate,
             doorbell=self._doorbell,
@@ -96,24 +110,17 @@ class WorkerService:
             bundle=queue.bundle,
             fan_out=self._fan_out,
         )
-        self._heartbeat = Heartbeat(
-            self._engine,
-            self.processor.held_claims,
-            self.processor.claimer,
-            self._lease,
-            tick=partial(self.liveness.beat, "heartbeat"),
-        )
-        self._sweeper = Sweeper(
+
+    def _make_sweeper(self, queue: QueueSettings) -> Sweeper:
+        return Sweeper(
             self._engine,
             self._doorbell,
-            worker=settings.node,
+            worker=self.settings.node,
             lease=self._lease,
             queue=queue,
             bundle=self.processor.at_once,
             tick=partial(self.liveness.beat, "sweeper"),
         )
-        self._auditor = Auditor(self._engine, AuditSettings())
-        self._registration = Registration(self._engine, self._lease, status=self.status)
 
     def start(self, *, leave: Callable[[int], None]) -> None:
         """leave: ends this process with an exit code, in bounded time; for a runtime that cannot be had."""

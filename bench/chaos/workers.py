@@ -52,7 +52,7 @@ class Workers:
         self._history = history
         self._dismissed = threading.Event()
         self.posts = [WorkerSlot(number) for number in range(size)]
-        self._thread = threading.Thread(target=self._keep, name="crew", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="workers", daemon=True)
 
     def start(self) -> None:
         for post in self.posts:

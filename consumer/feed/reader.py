@@ -60,7 +60,7 @@ class Feed:
         self._renew_at = 0.0  # by the monotonic clock
         self._acknowledged: Cursor | None = None
         self._unsettled = False  # more is committed than can be read yet
-        self._given: Cursor | None = None  # up to here verdicts went out and are not acknowledged
+        self._unacknowledged: Cursor | None = None  # up to here verdicts went out and are not acknowledged
         self._out: list[Cursor] = []  # what went out and is not acknowledged, under a name
         self._count = 0  # verdicts that were given out under the name and acknowledged, ever
         try:
@@ -85,7 +85,7 @@ class Feed:
             page = read(self._engine, self._place, self._filter, limit=self._settings.batch_size)
             self._place = page.upto
             if page.verdicts:
-                self._given = page.upto
+                self._unacknowledged = page.upto
                 if self._name is not None:
                     self._out += [verdict.cursor for verdict in page.verdicts]
                 return page.verdicts
@@ -121,8 +121,8 @@ class Feed:
             del self._out[:count]
             self._renew_at = time.monotonic() + _RENEW_AT * self._settings.lease_s
         self._acknowledged = place
-        if self._given is not None and place >= self._given:
-            self._given = None
+        if self._unacknowledged is not None and place >= self._unacknowledged:
+            self._unacknowledged = None
 
     def batches(self, *, follow: bool = True) -> Iterator[Sequence[PublishedVerdict]]:
         """Batch after batch. Each is acknowledged when the next is asked for; a loop that ends early keeps its last.
@@ -204,7 +204,7 @@ class Feed:
             if held is None:
                 return False
             self._reader, self._place = held
-            self._given = None
+            self._unacknowledged = None
             self._out = []
             self._count = self._reader.given
             self._acknowledged = self._place
@@ -215,10 +215,10 @@ class Feed:
         """Keep the name, and the place past what does not pass the filter, while nothing waits to be acknowledged."""
         if self._name is None or self._reader is None or time.monotonic() < self._renew_at:
             return
-        self.acknowledge(self._place if self._given is None else self._acknowledged)
+        self.acknowledge(self._place if self._unacknowledged is None else self._acknowledged)
 
     def _acknowledge_given(self, follow: bool) -> None:
-        while self._given is not None:  # unless the loop's body did it
+        while self._unacknowledged is not None:  # unless the loop's body did it
             try:
                 self.acknowledge()
             except LedgerUnavailable as exc:
@@ -247,7 +247,7 @@ class Feed:
             self._listener.wait(poll_s)
 
     def _lose(self) -> None:
-        self._reader = self._given = None
+        self._reader = self._unacknowledged = None
 
 
 def _database(url: str | None) -> str:

@@ -107,7 +107,7 @@ def make_report(
 
     group_by: "folder" or "metadata:KEY".
     """
-    told = [
+    names = [
         name for name in ("since", "until", "policy", "revision", "batch", "current") if name in choice.values
     ]
     counts = Counts(**export.totals(connection, choice))
@@ -115,7 +115,7 @@ def make_report(
     grouping = _grouping(connection, choice, group_by, warn_share) if group_by else None
     return Report(
         made_at=datetime.now(UTC),
-        chosen={name: choice.values[name] for name in told},
+        chosen={name: choice.values[name] for name in names},
         warn_share=warn_share,
         counts=counts,
         without_verdict=counts.without_verdict,

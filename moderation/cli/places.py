@@ -36,7 +36,7 @@ BackTo = Annotated[
     str | None, typer.Option("--after", help="Count nothing: set the place back to a cursor or `start`.")
 ]
 _TABLE = {"name": "name", "given": "given out", "exist": "exist", "said": "found"}
-_SAID = {
+_FINDING_TEXTS = {
     PlaceFinding.WHOLE: "nothing is missing",
     PlaceFinding.MISSING: "lost, or acknowledged by a process of release 0.1.0, which does not count",
     PlaceFinding.EXCESS: "more was counted than exists: the count proves nothing",
@@ -66,7 +66,7 @@ def verify(kind: ReaderKind, name: str | None, after: str | None, *, repair: boo
     if as_json:
         print_json([_plain(one) for one in verifications])
     elif not print_table(
-        (_plain(one) | {"said": _said(one, repair=repair)} for one in verifications), _TABLE
+        (_plain(one) | {"said": _finding_text(one, repair=repair)} for one in verifications), _TABLE
     ):
         talk(f"no {kind}s")
     if any(one.breach for one in verifications):
@@ -111,13 +111,13 @@ def _plain(verification: Verification) -> dict[str, Any]:
     return asdict(verification) | {"place": str(verification.place), "verified": verified}
 
 
-def _said(verification: Verification, *, repair: bool) -> str:
+def _finding_text(verification: Verification, *, repair: bool) -> str:
     if verification.breach:
         done = "put back" if verification.put_back else "nothing changed"
-        return f"{_SAID[verification.finding]}; {done}, {verification.exist:,} {_come(verification.put_back)} again"
+        return f"{_FINDING_TEXTS[verification.finding]}; {done}, {verification.exist:,} {_come(verification.put_back)} again"
     if verification.finding is PlaceFinding.UNPROVEN and repair:
-        return f"{_SAID[verification.finding]}; counted from here on"
-    return _SAID[verification.finding]
+        return f"{_FINDING_TEXTS[verification.finding]}; counted from here on"
+    return _FINDING_TEXTS[verification.finding]
 
 
 def _come(put_back: bool) -> str:

@@ -121,7 +121,7 @@ def diff(
 
     Says what changed from A to B, and whether the model reads another text.
     """
-    policies = _found(before, after)
+    policies = _policies_named(before, after)
     description = describe_diff(policies[0], policies[1])
     # A file is called by its name: its revision may not be given yet.
     description = description.model_copy(
@@ -147,7 +147,7 @@ def retire(ref: Ref, as_json: Json = False) -> None:
         talk(f"retired: {', '.join(retired)}" if retired else f"{ref} was retired already")
 
 
-def _found(*names: str) -> list[PolicyRevision]:
+def _policies_named(*names: str) -> list[PolicyRevision]:
     """The policies of these names. Files alone need no ledger."""
     if all(map(_is_file, names)):
         return [_read(name) for name in names]

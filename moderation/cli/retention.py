@@ -123,9 +123,9 @@ def list_(
 ) -> None:
     """List what is held, by whom and why."""
     with opened_ledger() as engine:
-        found = holds(engine, removed=removed)
+        held = holds(engine, removed=removed)
     if as_json:
-        print_json(found)
+        print_json(held)
         return
     rows = [
         {
@@ -134,7 +134,7 @@ def list_(
             "added": f"{hold.added_at:%Y-%m-%d} by {hold.added_by}",
             "removed": f"{hold.removed_at:%Y-%m-%d} by {hold.removed_by}" if hold.removed_at else None,
         }
-        for hold in found
+        for hold in held
     ]
     shown = {name: name for name in ("what", "reason", "added", *(("removed",) if removed else ()))}
     if not print_table(rows, shown):

@@ -24,7 +24,7 @@ _WORKERS = text(f"""
     ), held AS (
         SELECT worker, count(*) AS in_hand, min(claimed_at) AS oldest_at, min(lease_until) < now() AS lease_ran_out
         FROM assessment WHERE state = 'running' GROUP BY worker
-    ), crew AS (
+    ), registered AS (
         SELECT w.*, w.name AS worker, {STATE} AS state, concat_ws(' ', w.runtime, w.runtime_version) AS runs
         FROM worker w
     )
@@ -36,7 +36,7 @@ _WORKERS = text(f"""
         extract(epoch FROM now() - a.answered_at)::float AS answered_s,
         coalesce(h.lease_ran_out, false) AS lease_ran_out,
         extract(epoch FROM now() - c.seen_at)::float AS seen_s, extract(epoch FROM now() - c.started_at)::float AS up_s
-    FROM held h FULL JOIN crew c USING (worker) LEFT JOIN answered a USING (worker)
+    FROM held h FULL JOIN registered c USING (worker) LEFT JOIN answered a USING (worker)
     ORDER BY array_position(ARRAY['waiting', 'silent', 'ready'], c.state), worker
 """)
 _NEWEST = 10_000  # verdicts: more than any ledger records in a few seconds, and 20 ms to look at

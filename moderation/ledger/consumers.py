@@ -85,12 +85,12 @@ def add_consumer(engine: Engine, name: str, wanted: Filter, start: Cursor) -> No
 
     Raises InvalidConsumer where that one stands for another filter: its place says nothing about what this one wants.
     """
-    values = {"name": name, "filter": to_json(wanted.given()).decode()} | _place(start)
+    values = {"name": name, "filter": to_json(wanted.criteria()).decode()} | _place(start)
     with autocommit(engine) as connection:
         connection.execute(_ADD, values)
         stored = Filter(**connection.execute(_FILTER, {"name": name}).scalar_one())
     if stored != wanted:
-        words = ", ".join(f"{key}={value}" for key, value in stored.given().items()) or "everything"
+        words = ", ".join(f"{key}={value}" for key, value in stored.criteria().items()) or "everything"
         raise InvalidConsumer(f"the consumer {name} reads {words}; take another name for another filter")
 
 
@@ -122,12 +122,12 @@ def release(engine: Engine, reader: ConsumerLease) -> None:
 
 def move(engine: Engine, name: str, to: Cursor) -> None:
     """Set a consumer's place, back or forth; a process that reads under its name begins there."""
-    _known(engine, _MOVE, name, _place(to))
+    _change(engine, _MOVE, name, _place(to))
 
 
 def remove(engine: Engine, name: str) -> None:
     """Forget a consumer and its place."""
-    _known(engine, _REMOVE, name, {})
+    _change(engine, _REMOVE, name, {})
 
 
 def consumers(engine: Engine) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def consumers(engine: Engine) -> list[dict[str, Any]]:
     return [_listed(dict(row)) for row in rows]
 
 
-def _known(engine: Engine, statement: Any, name: str, values: dict[str, Any]) -> None:
+def _change(engine: Engine, statement: Any, name: str, values: dict[str, Any]) -> None:
     with autocommit(engine) as connection:
         if connection.execute(statement, {"name": name} | values).one_or_none() is None:
             raise InvalidConsumer(f"there is no consumer named {name}")

@@ -64,8 +64,8 @@ class Progress:
 
 def progress(engine: Engine, *, batch: str | None = None, tenant: str | None = None) -> Progress:
     """Of a batch, of a tenant, of what is of both, or of everything."""
-    found = counts(engine, batch=batch, tenant=tenant)
-    states = {state.value: found.get(state.value, 0) for state in State}
+    by_state = counts(engine, batch=batch, tenant=tenant)
+    states = {state.value: by_state.get(state.value, 0) for state in State}
     return Progress(states=states, per_s=pace(engine, batch=batch, tenant=tenant))
 
 

@@ -115,13 +115,13 @@ class DeliveryLease:
 
 
 def due(engine: Engine, *, ring_again_s: float) -> list[UUID]:
-    """Endpoints to ring now. Each is named once, until its turn is taken or ring_again_s have passed."""
+    """Endpoints to ring now. Each is named once, until its lease is taken or ring_again_s have passed."""
     with autocommit(engine) as connection:
         return list(connection.execute(_DUE, {"ring_again_s": ring_again_s}).scalars())
 
 
 def take(engine: Engine, id_: UUID, *, holder: str, lease_s: float) -> DeliveryLease | None:
-    """A turn at this endpoint; None where somebody has it, it is paused, not due, or gone."""
+    """A lease on this endpoint; None where somebody has it, it is paused, not due, or gone."""
     with autocommit(engine) as connection:
         row = connection.execute(_TAKE, {"id": id_, "holder": holder, "lease_s": lease_s}).one_or_none()
     return None if row is None else _lease(row, lease_s)

@@ -98,7 +98,7 @@ class Filter:
     def values(self) -> dict[str, str | None]:
         return {"policy": self.policy, "rating": self.rating, "category": self.category, "batch": self.batch}
 
-    def given(self) -> dict[str, str]:
+    def criteria(self) -> dict[str, str]:
         """Only what is asked for."""
         return {name: value for name, value in self.values().items() if value is not None}
 

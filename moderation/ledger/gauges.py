@@ -104,7 +104,7 @@ QUICK = (
     GaugeQuery("waiting", waiting, 5),
     GaugeQuery("oldest", oldest, 5),
     GaugeQuery("running", running, 5),
-    GaugeQuery("crew", workers.counts, 5),
+    GaugeQuery("workers", workers.counts, 5),
     GaugeQuery("failures", failures, 15),
     GaugeQuery("sweep", queries.last_sweep, 5),
     GaugeQuery("reconciled", turn.places, 15),

@@ -79,10 +79,10 @@ def record_all(engine: Engine, judged: Sequence[Judged], *, worker: str) -> list
         own = (
             {(row.assessment_id, row.attempt) for row in connection.execute(_OWN, asked)} if others else set()
         )
-    return [_ending((claim.id, claim.attempt), written, own) for claim, _ in judged]
+    return [_result((claim.id, claim.attempt), written, own) for claim, _ in judged]
 
 
-def _ending(fence: tuple[Any, int], written: set[Any], own: set[Any]) -> WriteResult:
+def _result(fence: tuple[Any, int], written: set[Any], own: set[Any]) -> WriteResult:
     if fence in written:
         return WriteResult.WRITTEN
     return WriteResult.REPEATED if fence in own else WriteResult.LOST

@@ -120,7 +120,7 @@ def _pages(
         with transaction(engine, patience_s=_PATIENCE_S) as connection:
             lock_holds(connection)
             values = {"after": after, "beyond": beyond, "before": before, "rows": rows}
-            found = connection.execute(walk, values).all()
-        after = found[0].last
+            page = connection.execute(walk, values).all()
+        after = page[0].last
         if after is not None:
-            yield [MonthCount(row.month, ClearResult(row.what), row.n) for row in found if row.what]
+            yield [MonthCount(row.month, ClearResult(row.what), row.n) for row in page if row.what]

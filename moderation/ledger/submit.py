@@ -62,7 +62,7 @@ def submit(
     with autocommit(engine) as connection:
         written = connection.execute(_INSERT, {"rows": _as_json(rows), "rung": rung})
         ours = {row[0]: row[1] for row in written.all()}
-        known = _known(connection, [row for row in rows if row[2] not in ours])
+        known = _existing(connection, [row for row in rows if row[2] not in ours])
     return [
         known.get(id_) or Ticket(id_, pin.ref, known=False, rung=ours.get(id_, rung)) for _, pin, id_ in rows
     ]
@@ -70,7 +70,7 @@ def submit(
 
 def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
     """What a submission says of itself, checked as it is, under the columns' names."""
-    given = [
+    entries = [
         {
             "id": id_,
             "uri": s.uri,
@@ -86,10 +86,10 @@ def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
         }
         for s, pin, id_ in rows
     ]
-    return to_json(given).decode()
+    return to_json(entries).decode()
 
 
-def _known(
+def _existing(
     connection: Connection, rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]
 ) -> dict[UUID, Ticket]:
     """The tickets of rows that were there before: by their key, or by their id after a lost reply."""
@@ -103,7 +103,7 @@ def _known(
     }
     tickets = {}
     for s, pin, id_ in rows:
-        if (standing := existing.get((pin.policy, s.key or ""))) is not None and standing.id != id_:
-            ref = f"{pin.policy}@{standing.revision}"
-            tickets[id_] = Ticket(standing.id, ref, known=True, cancelled=standing.cancelled)
+        if (known_row := existing.get((pin.policy, s.key or ""))) is not None and known_row.id != id_:
+            ref = f"{pin.policy}@{known_row.revision}"
+            tickets[id_] = Ticket(known_row.id, ref, known=True, cancelled=known_row.cancelled)
     return tickets

@@ -82,7 +82,7 @@ def add_webhook(
     """Send every verdict after `start` that passes the filter to this URL. Raises InvalidWebhook for a name in use."""
     endpoint = Endpoint(new_id(), name, url)
     place = {"epoch": start.epoch, "xid": str(start.xid), "seq": start.seq}
-    values = {"id": endpoint.id, "name": name, "url": url, "filter": to_json(wanted.given()).decode()}
+    values = {"id": endpoint.id, "name": name, "url": url, "filter": to_json(wanted.criteria()).decode()}
     try:
         with transaction(engine) as connection:
             connection.execute(_ADD, values | place)

@@ -131,16 +131,16 @@ def _category(category_id: str, entry: _CategoryEntry | None, document: Document
 def _refusal(document: Document, problems: Iterable[tuple[Path, str]]) -> PolicyError:
     """The problems in one line, in the order of the file's lines."""
     placed = sorted(((document.line(path), path, problem) for path, problem in problems), key=itemgetter(0))
-    said = [place(document.source, *problem) for problem in placed[:_MOST_PROBLEMS]]
-    more = [f"and {len(placed) - len(said)} more"] if len(placed) > len(said) else []
-    return PolicyError("; ".join([*said, *more]))
+    lines = [place(document.source, *problem) for problem in placed[:_MOST_PROBLEMS]]
+    more = [f"and {len(placed) - len(lines)} more"] if len(placed) > len(lines) else []
+    return PolicyError("; ".join([*lines, *more]))
 
 
 def _problem(error: ErrorDetails) -> str:
     """Pydantic's words for a programmer in words for the file's author."""
     match error["type"]:
         case "extra_forbidden":
-            return "unknown field" + _meant(str(error["loc"][-1]))
+            return "unknown field" + _suggestion(str(error["loc"][-1]))
         case "missing":
             return "is missing"
         case "value_error":
@@ -157,7 +157,7 @@ def _problem(error: ErrorDetails) -> str:
             return error["msg"]
 
 
-def _meant(name: str) -> str:
+def _suggestion(name: str) -> str:
     fields = [
         *_File.model_fields,
         *_CategoryEntry.model_fields,

@@ -22,11 +22,11 @@ _WATCH = 'while read -r _; do :; done; kill -s "$1" -- "$2" 2>/dev/null'
 
 
 class StartError(Exception):
-    """The server ended, or was not ready in time. `said` is what it wrote to its log since it was started."""
+    """The server ended, or was not ready in time. output: what it wrote to its log since it was started."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, output: str) -> None:
+        super().__init__(output)
+        self.output = output
 
 
 class ChildProcess:
@@ -99,7 +99,7 @@ class ChildProcess:
         self._clear_up()
         return False
 
-    def said(self) -> str:
+    def logged(self) -> str:
         """What it wrote to its log since it was started."""
         assert self._log is not None, "it writes to no log"
         with self._log.open("rb") as log:
@@ -111,10 +111,10 @@ class ChildProcess:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if not self.alive():
-                raise StartError(self.said())
+                raise StartError(self.logged())
             if time.monotonic() > deadline:
                 self.stop([signal.SIGKILL])
-                raise StartError(f"{self.said()}\nnot ready after {timeout_s:g} s")
+                raise StartError(f"{self.logged()}\nnot ready after {timeout_s:g} s")
             time.sleep(_POLL_S)
 
     def send(self, number: signal.Signals) -> None:
@@ -179,10 +179,10 @@ def start_on_a_port(
         try:
             return launch(chosen), chosen
         except StartError as exc:
-            if attempts_left and _passes(exc.said, port_is_ours_to_choose=port is None):
+            if attempts_left and _passes(exc.output, port_is_ours_to_choose=port is None):
                 time.sleep(0.2)
                 continue
-            raise ServiceMissing(f"{name} did not start: {_last_line(exc.said)}") from exc
+            raise ServiceMissing(f"{name} did not start: {_last_line(exc.output)}") from exc
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 

@@ -98,7 +98,7 @@ class LocalRedis:
             env=_ENV,
             config=f"port {port}\n{self._config}",
         )
-        child.wait_until(lambda: "Ready to accept connections" in child.said(), timeout_s=30)
+        child.wait_until(lambda: "Ready to accept connections" in child.logged(), timeout_s=30)
         return child
 
 

@@ -80,11 +80,11 @@ class ApiBackend:
     async def batch(self, name: str) -> messages.Batch:
         if "\0" in name:  # Postgres takes none, so no batch has one
             raise Problem(404, "not_found", "no such batch")
-        found = await self.client.run(partial(counters.progress, self.engine, batch=name))
-        if not any(found.states.values()):
+        progress = await self.client.run(partial(counters.progress, self.engine, batch=name))
+        if not any(progress.states.values()):
             raise Problem(404, "not_found", f"no batch {name!r}")
-        states = messages.States(**found.states)
-        return messages.Batch(name=name, states=states, per_s=found.per_s, left_s=found.left_s)
+        states = messages.States(**progress.states)
+        return messages.Batch(name=name, states=states, per_s=progress.per_s, left_s=progress.left_s)
 
 
 def make_app(backend: ApiBackend) -> FastAPI:

@@ -37,27 +37,29 @@ def serve(
 
     /docs on that port describes what it takes.
     """
-    given = {
+    options = {
         "host": host, "port": port, "tokens": tokens,
         "metrics_port": metrics_port, "metrics_address": metrics_address,
     }  # fmt: skip
-    settings = ServeSettings().model_copy(update={name: v for name, v in given.items() if v is not None})
-    known = _known(settings, no_tokens=no_tokens)
+    settings = ServeSettings().model_copy(update={name: v for name, v in options.items() if v is not None})
+    known_tokens = _tokens(settings, no_tokens=no_tokens)
     try:
         from producer.serve import app, server
     except ImportError as exc:
-        raise BadSetting(f"the door needs {exc.name}: pip install 'vetline[serve]'") from None
+        raise BadSetting(f"the HTTP API needs {exc.name}: pip install 'vetline[serve]'") from None
     listener = server.bound_socket(settings.host, settings.port)
     with listener, resolve(need_redis=True) as services:
-        if known is None and not server.is_loopback(listener):
+        if known_tokens is None and not server.is_loopback(listener):
             raise BadSetting(f"--no-tokens is for loopback, and {settings.host} is not")
         _check(services.database_url)
-        backend = app.ApiBackend(services.database_url, services.redis_url, known, settings)
+        backend = app.ApiBackend(services.database_url, services.redis_url, known_tokens, settings)
         if settings.metrics_port is not None:
-            found = server.serve_metrics(settings.metrics_address, settings.metrics_port)
-            talk(f"metrics: http://{settings.metrics_address}:{found}/metrics")
+            bound_port = server.serve_metrics(settings.metrics_address, settings.metrics_port)
+            talk(f"metrics: http://{settings.metrics_address}:{bound_port}/metrics")
         talk(f"listening on http://{settings.host}:{listener.getsockname()[1]}")
-        server.serve(app.guarded(app.make_app(backend), settings, loopback_only=known is None), listener)
+        server.serve(
+            app.guarded(app.make_app(backend), settings, loopback_only=known_tokens is None), listener
+        )
 
 
 @commands.command()
@@ -78,7 +80,7 @@ def token(
     talk(f"{name} may {role}; {path} holds its digest, and nothing holds the token")
 
 
-def _known(settings: ServeSettings, *, no_tokens: bool) -> Tokens | None:
+def _tokens(settings: ServeSettings, *, no_tokens: bool) -> Tokens | None:
     if no_tokens:
         return None
     if settings.tokens is None:

@@ -84,7 +84,7 @@ def invalid(error: ValidationError, *, at: str = "") -> Problem:
 
 def _invalid(errors: list[Any], at: str) -> Problem:
     mistakes = [
-        Mistake(pointer=at + "".join(f"/{_escaped(part)}" for part in one["loc"]), detail=_said(one))
+        Mistake(pointer=at + "".join(f"/{_escaped(part)}" for part in one["loc"]), detail=_detail(one))
         for one in errors
     ]
     return Problem(
@@ -92,7 +92,7 @@ def _invalid(errors: list[Any], at: str) -> Problem:
     )
 
 
-def _said(mistake: Mapping[str, Any]) -> str:
+def _detail(mistake: Mapping[str, Any]) -> str:
     pattern = mistake.get("ctx", {}).get("pattern")
     return SENTENCES.get(pattern) or str(mistake["msg"])
 

@@ -46,7 +46,7 @@ class Tokens:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known = _read(path)
+        self._bearers = _read(path)
         self._changed = _mark(path)
         self._look_at = 0.0
 
@@ -55,7 +55,7 @@ class Tokens:
         self._refresh()
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         match = None
-        for known, bearer in self._known:
+        for known, bearer in self._bearers:
             if hmac.compare_digest(known, digest):
                 match = bearer
         return match
@@ -67,12 +67,12 @@ class Tokens:
         if (mark := _mark(self._path)) == self._changed:
             return
         try:
-            self._known = _read(self._path)
+            self._bearers = _read(self._path)
         except BadSetting as exc:  # half written, perhaps: those that were good stay so
             log.error("tokens_unreadable", error=str(exc))
         else:
             self._changed = mark
-            log.info("tokens_read", count=len(self._known))
+            log.info("tokens_read", count=len(self._bearers))
 
 
 def issue(path: Path, name: str, role: Role) -> str:

@@ -18,11 +18,15 @@ class UnusedFields:
 
     def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
         self._say = say
-        self._left = set(_USED_BY)
+        self._unreported = set(_USED_BY)
 
     def look(self, names: Collection[str], used: Collection[str | None]) -> None:
         """names: of a row's fields, or a table's columns. used: those that an option names."""
-        unused = [name for name in names if name in self._left and name not in used] if self._left else []
+        unused = (
+            [name for name in names if name in self._unreported and name not in used]
+            if self._unreported
+            else []
+        )
         if unused:
-            self._left.difference_update(unused)
+            self._unreported.difference_update(unused)
             self._say("not used: " + "; ".join(f"{name} ({_USED_BY[name]})" for name in unused))

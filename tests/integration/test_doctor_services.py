@@ -14,7 +14,7 @@ from moderation.services.postgres import LocalPostgres
 from moderation.services.redis import LocalRedis
 from tests.support.waiting import wait_for
 from worker.doctor.check import Check, CheckState
-from worker.doctor.postgres import clock, keeping, standing
+from worker.doctor.postgres import clock, keeping, server_roles
 from worker.doctor.redis import persistence, takes_writes
 
 Client = redis.Redis
@@ -60,13 +60,13 @@ def test_a_clock_that_is_minutes_off_is_a_problem_and_seconds_are_not() -> None:
 
 
 def test_roles_that_are_missing_or_bare_are_noted_with_what_to_run(ledger: Engine) -> None:
-    assert standing(roles.roles_status(ledger)).state is CheckState.OK
-    missing = standing(roles.RolesStatus(missing=("vetline_worker",), bare=()))
+    assert server_roles(roles.roles_status(ledger)).state is CheckState.OK
+    missing = server_roles(roles.RolesStatus(missing=("vetline_worker",), bare=()))
     assert missing.state is CheckState.NOTE
     assert "CREATE ROLE vetline_worker NOLOGIN" in missing.advice
     with ledger.connect() as connection:
         connection.execute(text("REVOKE ALL ON open_work, alembic_version FROM vetline_scaler"))
-    bare = standing(roles.roles_status(ledger))
+    bare = server_roles(roles.roles_status(ledger))
     assert (bare.state, bare.says, bare.advice) == (
         CheckState.NOTE,
         "nothing granted to vetline_scaler",

@@ -62,7 +62,7 @@ def guarded_redis(folder: Path, *, prefix: str = "") -> Iterator[GuardedRedis]:
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
             config=config,
         )
-        child.wait_until(lambda: "Ready to accept connections" in child.said(), timeout_s=30)
+        child.wait_until(lambda: "Ready to accept connections" in child.logged(), timeout_s=30)
         return child
 
     child, port = start_on_a_port("Redis", None, launch)

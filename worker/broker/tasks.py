@@ -41,7 +41,7 @@ def register(app: Celery, holder: ServiceHolder) -> None:
 
     @app.task(name=DELIVER)
     def deliver(webhook: str) -> dict[str, str]:
-        """Take a turn at the endpoint of this id, in a thread of the senders."""
+        """Deliver to the endpoint of this id, in a thread of the senders."""
         assert holder.service is not None, "tasks run while the worker does"
         return {"webhook": webhook, "outcome": holder.service.webhook_dispatcher.accept(_row(webhook))}
 

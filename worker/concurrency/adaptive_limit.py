@@ -105,7 +105,7 @@ class AdaptiveLimit:
         """Search from there instead; within the bounds."""
         self._search_from(min(max(start, self._least), self._ceiling))
 
-    def hear(self, window: Window) -> None:
+    def adapt(self, window: Window) -> None:
         """A window under the present limit has ended, in which nearly all of it was in use, or faults came."""
         self._age_ceiling()
         if window.is_faulty:

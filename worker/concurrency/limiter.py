@@ -173,7 +173,7 @@ class ConcurrencyLimiter:
         now = self._now()
         window = self._window(now)
         if window.is_faulty:
-            self._tell(window)
+            self._adapt(window)
         elif self._is_settling and self._answered >= self._adaptive_limit.limit:
             self._is_settling = False
             self._clear(now)
@@ -183,7 +183,7 @@ class ConcurrencyLimiter:
             and now - self._window_from >= _SHORTEST_S
         ):
             if window.in_flight >= _FULL * self._adaptive_limit.limit:
-                self._tell(window)
+                self._adapt(window)
             else:
                 self._measure_from(now)
 
@@ -196,9 +196,9 @@ class ConcurrencyLimiter:
             answer_s=self._answers_s / max(self._answered, 1),
         )
 
-    def _tell(self, window: Window) -> None:
+    def _adapt(self, window: Window) -> None:
         before = self._adaptive_limit.limit
-        self._adaptive_limit.hear(window)
+        self._adaptive_limit.adapt(window)
         if self._adaptive_limit.limit != before:
             log.info(
                 "in_flight_limit",

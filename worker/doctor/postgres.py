@@ -31,7 +31,7 @@ def postgres(services: Services, *, worker_needed: bool) -> Iterator[Check]:
         yield _workers(queries.last_sweep(engine), needed=worker_needed)
         if not worker_needed:
             yield clock(skew_s(engine))
-            yield standing(roles.roles_status(engine))
+            yield server_roles(roles.roles_status(engine))
             yield from keeping(read_server(engine), configured=services.database_from == "configured")
     finally:
         engine.dispose()
@@ -47,7 +47,7 @@ def clock(ahead_s: float) -> Check:
     return Check("clock", CheckState.OK, says)
 
 
-def standing(status: roles.RolesStatus) -> Check:
+def server_roles(status: roles.RolesStatus) -> Check:
     if status.missing:
         says = f"{', '.join(status.missing)} not there: every process connects with all rights"
         return Check("roles", CheckState.NOTE, says, roles.ADVICE.format(status.missing[0]))

@@ -15,7 +15,7 @@ _TO_DOWNLOAD = 8_000_000_000
 def model(runtime: RuntimeSettings) -> Iterator[Check]:
     """Of weights in a folder, whether they are whole; of those in Hugging Face's cache, its disk too."""
     try:
-        found = weights.find(runtime, hub=HubSettings(), fetch=_refuse)
+        installed = weights.find(runtime, hub=HubSettings(), fetch=_refuse)
     except _NotHere as lack:
         says = f"{lack} is not in {HubSettings().folder}: the first start downloads it"
         advice = "LlavaGuard's page on Hugging Face asks for consent: set HF_TOKEN"
@@ -24,7 +24,7 @@ def model(runtime: RuntimeSettings) -> Iterator[Check]:
     except BadSetting as exc:
         yield Check("weights", CheckState.PROBLEM, str(exc))
     else:
-        yield Check("weights", CheckState.OK, f"{found.name} and its vision tower, in {found.folder}")
+        yield Check("weights", CheckState.OK, f"{installed.name} and its vision tower, in {installed.folder}")
 
 
 def _cache() -> Check:

@@ -77,25 +77,25 @@ class TaskEventSender:
     """Sends what is new through Celery's dispatcher. In the hub's thread, as Celery's own events."""
 
     def __init__(self) -> None:
-        self._told: dict[str, str] = {}
+        self._sent_steps: dict[str, str] = {}
         self._rows: set[str] = set()  # told of, and not ended
 
     def tell(self, dispatcher: Any) -> None:
         """dispatcher: the consumer's. Where nobody listens nothing is told, and what is under way when somebody comes is."""
         ended = [_ended.popleft() for _ in range(len(_ended))]
         if not wants_tasks(dispatcher):
-            self._told, self._rows = {}, set()
+            self._sent_steps, self._rows = {}, set()
             return
         now, begun = dict(_steps), dict(_begun)
         for row in (*ended, *begun.values()):
             if row.id not in self._rows:
                 _tell_begun(dispatcher, row)
         for id_, name in now.items():
-            if self._told.get(id_) != name:
+            if self._sent_steps.get(id_) != name:
                 dispatcher.send(f"task-{name}", uuid=id_)
         for row in ended:
             _tell_ended(dispatcher, row)
-        self._told, self._rows = now, set(begun)
+        self._sent_steps, self._rows = now, set(begun)
 
 
 def _tell_begun(dispatcher: Any, row: TaskRow) -> None:

@@ -45,10 +45,10 @@ class ExplainPage(BaseHandler):  # type: ignore[misc]  # Flower has no types
             raise web.HTTPError(503, str(exc)) from exc
         if story is None:
             raise web.HTTPError(404, "no such assessment")
-        self.render("story.html", story=story, whole=_told(story))
+        self.render("story.html", story=story, whole=_as_text(story))
 
 
-def _told(story: dict[str, Any]) -> str:
+def _as_text(story: dict[str, Any]) -> str:
     """All of it, as JSON for a person; the policy's text last, since it is long."""
     story["uri"] = redact_uri(story["uri"])
     text = story.pop("policy_text", None)

@@ -44,7 +44,7 @@ class IntakeGate:
         self._conditions = conditions
         self._tick = tick
         self._is_idle = is_idle
-        self._said: set[str] = set()  # names of ours among the conditions
+        self._condition_names: set[str] = set()  # ours among the conditions
         self._lock = threading.Lock()  # over the reason and what the conditions say of it
         self._open = threading.Event()
         self._shut = threading.Event()
@@ -112,19 +112,19 @@ class IntakeGate:
         with self._lock:
             self._shut.clear()
             self._open.set()
-            self._take_down(self._said)
+            self._take_down(self._condition_names)
         log.info("gate_opened")
 
     def _say(self, name: str, reason: str) -> None:
         """among the conditions, in place of what stood there for us: the first check that fails is the one that counts."""
-        self._take_down(self._said - {name})
-        self._said.add(name)
+        self._take_down(self._condition_names - {name})
+        self._condition_names.add(name)
         self._conditions.wait_for(name, reason)
 
     def _take_down(self, names: set[str]) -> None:
         for name in tuple(names):
             self._conditions.clear(name)
-            self._said.discard(name)
+            self._condition_names.discard(name)
 
     def _passes(self) -> bool:
         try:

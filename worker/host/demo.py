@@ -151,8 +151,8 @@ def _wait(engine: Engine, worker: ChildProcess, stopping: GracefulStop) -> None:
         while count:
             stopping.check()
             if not worker.alive():
-                output = worker.said().strip().splitlines()
-                raise VetlineError(f"the worker ended: {output[-1] if output else 'it output nothing'}")
+                output = worker.logged().strip().splitlines()
+                raise VetlineError(f"the worker ended: {output[-1] if output else 'it said nothing'}")
             if time.monotonic() - moved > _PATIENCE_S:
                 raise VetlineError(
                     f"no image was judged for {_PATIENCE_S:g} s; see demo.log in the data folder"

@@ -24,21 +24,21 @@ class GracefulStop:
     """
 
     def __init__(self) -> None:
-        self._asked: list[int] = []
+        self._signals: list[int] = []
         self._at_once = False
         self._before: dict[int, object] = {}
 
     @property
     def code(self) -> int:
-        return 0 if self._asked[:1] == [signal.SIGTERM] else INTERRUPTED
+        return 0 if self._signals[:1] == [signal.SIGTERM] else INTERRUPTED
 
     @property
     def hurry(self) -> bool:
-        return len(self._asked) > 1
+        return len(self._signals) > 1
 
     def check(self) -> None:
         """Raises Stopped if it was asked for."""
-        if self._asked:
+        if self._signals:
             raise StopRequested
 
     @contextmanager
@@ -62,7 +62,7 @@ class GracefulStop:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave, it takes
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._asked.append(number)
+        self._signals.append(number)
         if self._at_once:
             self._at_once = False  # once; what unwinds is not to be cut short in turn
             raise StopRequested

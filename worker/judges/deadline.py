@@ -45,7 +45,7 @@ class Deadline:
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
-def _left(timeout: float | None, late: Late) -> float | None:
+def _bounded_s(timeout: float | None, late: Late) -> float | None:
     deadline = _current.get()
     if deadline is None:
         return timeout
@@ -59,7 +59,7 @@ class DeadlineStream(TimedStream):
     """A socket whose reads and writes end by the deadline of the thread that makes them."""
 
     def wait_s(self, timeout: float | None, late: Late) -> float | None:
-        return _left(timeout, late)
+        return _bounded_s(timeout, late)
 
     def over(self, inner: httpcore.NetworkStream) -> httpcore.NetworkStream:
         return DeadlineStream(inner)
@@ -81,5 +81,5 @@ class DeadlineBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         wanted = self._connect_timeout_s if timeout is None else min(timeout, self._connect_timeout_s)
-        left_s = _left(wanted, httpcore.ConnectTimeout)
+        left_s = _bounded_s(wanted, httpcore.ConnectTimeout)
         return DeadlineStream(self._inner.connect_tcp(host, port, left_s, local_address, socket_options))

@@ -43,7 +43,7 @@ class PromptTokens:
 
     def __init__(self, client: SglangClient) -> None:
         self._client = client
-        self._known: OrderedDict[str, TokenizedPrompt] = OrderedDict()
+        self._tokenized: OrderedDict[str, TokenizedPrompt] = OrderedDict()
         self._asking = threading.Lock()
         self._warned = False
 
@@ -60,26 +60,26 @@ class PromptTokens:
             if known := self._fresh(text):
                 return known.ids
             losses = self._client.losses
-            ids = self._asked(text, deadline)
+            ids = self._ask_server(text, deadline)
             self._keep(text, TokenizedPrompt(ids, losses, time.monotonic() + KEPT_S))
             return ids
         finally:
             self._asking.release()
 
     def _fresh(self, text: str) -> TokenizedPrompt | None:
-        known = self._known.get(text)
+        known = self._tokenized.get(text)
         if known is None or known.losses != self._client.losses or known.until_s < time.monotonic():
             return None
         return known
 
     def _keep(self, text: str, known: TokenizedPrompt) -> None:
         """Under the lock. Readers take single entries without it."""
-        self._known[text] = known
-        self._known.move_to_end(text)
-        while len(self._known) > MOST_TEXTS:
-            self._known.popitem(last=False)
+        self._tokenized[text] = known
+        self._tokenized.move_to_end(text)
+        while len(self._tokenized) > MOST_TEXTS:
+            self._tokenized.popitem(last=False)
 
-    def _asked(self, text: str, deadline: Deadline) -> bytes | None:
+    def _ask_server(self, text: str, deadline: Deadline) -> bytes | None:
         try:
             tokens = self._client.tokenize(text, deadline=deadline)
         except (RequestRefused, RuntimeFault) as error:

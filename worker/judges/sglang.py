@@ -54,7 +54,7 @@ class SglangJudge:
         self._ladder = Ladder.parse(self.settings.ladder)
         path = self.settings.calibration
         self._calibrations = read_calibrations(path) if path else ()
-        self._known: tuple[int, ServerIdentity] | None = None  # as of so many losses of the client
+        self._last_identity: tuple[int, ServerIdentity] | None = None  # as of so many losses of the client
         self._identifying = threading.Lock()
 
     def check(self) -> None:
@@ -62,7 +62,7 @@ class SglangJudge:
         try:
             reply = self._client.call("GET", "/health", deadline=deadline)
             if reply.status != 200:
-                self._known = None
+                self._last_identity = None
                 raise RuntimeUnavailable(f"SGLang at {self.settings.url} is not ready: HTTP {reply.status}")
             self._identified(deadline)
         except (JudgeTimeout, RuntimeFault) as error:
@@ -81,7 +81,9 @@ class SglangJudge:
     def runtime(self) -> Runtime:
         if (identity := self._identity) is None:
             return Runtime(
-                self.name, "not asked yet" if self._known is None else "lost", model=self.settings.model
+                self.name,
+                "not asked yet" if self._last_identity is None else "lost",
+                model=self.settings.model,
             )
         model = self.settings.model or identity.model
         return Runtime(self.name, "ready", identity.version, model, identity.at_once)
@@ -124,7 +126,7 @@ class SglangJudge:
 
     @property
     def _identity(self) -> ServerIdentity | None:
-        known = self._known
+        known = self._last_identity
         return known[1] if known is not None and known[0] == self._client.losses else None
 
     def _identified(self, deadline: Deadline) -> ServerIdentity:
@@ -138,7 +140,7 @@ class SglangJudge:
                 return known
             losses = self._client.losses
             identity = identify(self._client, deadline=deadline)
-            self._known = losses, identity
+            self._last_identity = losses, identity
             log.info("server_identified", url=self.settings.url, version=identity.version)
             return identity
         finally:

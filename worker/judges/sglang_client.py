@@ -167,8 +167,8 @@ class SglangClient:
     def tokenize(self, text: str, *, deadline: Deadline) -> list[int]:
         """The token ids of a text. Raises as `get` does."""
         body = json.dumps({"prompt": text}).encode()
-        body_read = self._json(self.call("POST", "/tokenize", body, deadline=deadline))
-        tokens = body_read.get("tokens") if isinstance(body_read, dict) else None
+        reply_json = self._json(self.call("POST", "/tokenize", body, deadline=deadline))
+        tokens = reply_json.get("tokens") if isinstance(reply_json, dict) else None
         if not isinstance(tokens, list):
             raise self._stranger()
         return tokens
@@ -195,11 +195,11 @@ class SglangClient:
                 return _read(response)
         except GONE as error:
             self._losses += 1
-            raise RuntimeUnavailable(f"SGLang at {self.url} is not there: {_said(error)}") from error
+            raise RuntimeUnavailable(f"SGLang at {self.url} is not there: {_reason(error)}") from error
         except SLOW as error:
             raise JudgeTimeout("SGLang gave no answer before the deadline") from error
         except httpcore.ProtocolError as error:
-            raise RuntimeFault(f"the exchange with SGLang broke a rule of HTTP: {_said(error)}") from error
+            raise RuntimeFault(f"the exchange with SGLang broke a rule of HTTP: {_reason(error)}") from error
 
     def _abort_later(self, rid: str) -> None:
         """Tell the server on another thread, so that the caller is not kept past its deadline."""
@@ -243,7 +243,7 @@ def _content_length(response: httpcore.Response) -> float:
     return math.inf
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -34,28 +34,17 @@ def make_processor(
     fan_out: FanOut | None = None,
 ) -> Processor:
     """See Processor for bundle and fan_out."""
-    suspect_slot, held_claims, item_pace = SuspectSlot(), HeldClaims(), ItemPace(bundle)
+    held_claims, item_pace, suspect_slot = HeldClaims(), ItemPace(bundle), SuspectSlot()
     policies = PolicyCache(engine)
     outcome_writer = OutcomeWriter(
         engine, worker=worker, intake_gate=intake_gate, webhook_dispatcher=webhook_dispatcher
     )
-    item_runner = ItemRunner(
-        assessor,
-        BatchRecorder(outcome_writer, held_claims, item_pace),
-        outcome_writer,
-        policies=policies,
-        held_claims=held_claims,
-        item_pace=item_pace,
-        lease=lease,
-        worker=worker,
-    )
+    batch_recorder = BatchRecorder(outcome_writer, held_claims, item_pace)
     return Processor(
-        claimer=Claimer(
-            engine, worker=worker, lease=lease, suspect_slot=suspect_slot, held_claims=held_claims
-        ),
+        claimer=Claimer(engine, suspect_slot, held_claims, worker=worker, lease=lease),
         suspect_slot=suspect_slot,
         held_claims=held_claims,
-        item_runner=item_runner,
+        item_runner=ItemRunner(assessor, batch_recorder, policies, worker=worker, lease=lease),
         item_pace=item_pace,
         outcome_writer=outcome_writer,
         policies=policies,

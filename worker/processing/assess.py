@@ -34,24 +34,24 @@ class LazyImage:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._seen: tuple[Fetched, Picture] | None = None
+        self._decoded: tuple[Fetched, Picture] | None = None
         self._error: VetlineError | None = None
 
     def look(self, components: Components, timer: StepTimer) -> tuple[Fetched, Picture]:
         """What was fetched and decoded. Raises what the fetcher and the decoder raise."""
         if self._error is not None:
             raise copy(self._error)
-        if self._seen is None:
+        if self._decoded is None:
             try:
-                self._seen = _fetch_and_decode(self.uri, components, timer)
+                self._decoded = _fetch_and_decode(self.uri, components, timer)
             except VetlineError as error:
                 self._error = copy(error)  # a traceback would keep the image's bytes
                 raise
-        return self._seen
+        return self._decoded
 
 
 def assess(
-    subject: LazyImage,
+    image: LazyImage,
     policy: PolicyRevision,
     components: Components,
     timer: StepTimer,
@@ -61,12 +61,12 @@ def assess(
     """Judge an image under one policy revision.
 
     recall: the judgement that stands about a view's pixels already, if there is one.
-    clock: holds the time of each step, also when a step raises.
+    timer: holds the time of each step, also when a step raises.
     Raises Permanent, Transient or Unavailable; nothing that goes wrong counts as Safe.
     """
-    fetched, picture = subject.look(components, timer)
+    fetched, picture = image.look(components, timer)
     with timer.step("judge"):
-        faults.at("judge", subject.uri)
+        faults.at("judge", image.uri)
         view = picture.views[0]
         known = recall(view) if len(picture.views) == 1 else None
         if known is None:

@@ -34,9 +34,9 @@ class BatchRecorder:
     """A thread that hands groups to the outcome writer, started with the first verdict."""
 
     def __init__(self, outcome_writer: OutcomeWriter, held_claims: HeldClaims, item_pace: ItemPace) -> None:
-        self._outcome_writer = outcome_writer
-        self._held_claims = held_claims
-        self._item_pace = item_pace
+        self.outcome_writer = outcome_writer
+        self.held_claims = held_claims
+        self.item_pace = item_pace
         self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -66,11 +66,11 @@ class BatchRecorder:
 
     def _gather(self) -> list[_Waiting]:
         """What else has come, or comes within moments; nothing more can, once all that is in hand is here."""
-        in_hand = len(self._held_claims)
-        until = time.monotonic() + (self._item_pace.linger_s() if in_hand > _BUSY else 0.0)
+        in_hand = len(self.held_claims)
+        until = time.monotonic() + (self.item_pace.linger_s() if in_hand > _BUSY else 0.0)
         more: list[_Waiting] = []
         while len(more) < _MOST - 1:
-            all_here = len(more) + 1 >= len(self._held_claims)
+            all_here = len(more) + 1 >= len(self.held_claims)
             wait_s = 0.0 if all_here else until - time.monotonic()
             try:
                 waiting = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
@@ -84,7 +84,7 @@ class BatchRecorder:
 
     def _written(self, group: Sequence[_Waiting], *, last_try: bool = False) -> bool:
         try:
-            results = self._outcome_writer.record([judged for judged, _ in group])
+            results = self.outcome_writer.record([judged for judged, _ in group])
         except Exception as exc:  # the thread must live; whoever waits gets the exception
             if last_try or len(group) == 1:
                 group[0][1].set_exception(exc)
@@ -92,7 +92,7 @@ class BatchRecorder:
             log.exception("group_not_written", count=len(group))
             return False
         for ((claim, _), future), result in zip(group, results, strict=True):
-            self._held_claims.drop(claim)  # here, so that no beat misses it in the ledger
+            self.held_claims.drop(claim)  # here, so that no beat misses it in the ledger
             future.set_result(result)
             faults.at("after_record", claim.uri)
         return True

@@ -29,11 +29,11 @@ class Claimer:
     def __init__(
         self,
         engine: Engine,
+        suspect_slot: SuspectSlot,
+        held_claims: HeldClaims,
         *,
         worker: str,
         lease: LeaseSettings,
-        suspect_slot: SuspectSlot,
-        held_claims: HeldClaims,
     ) -> None:
         self._engine = engine
         self._worker = worker

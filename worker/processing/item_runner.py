@@ -20,10 +20,7 @@ from worker.events.outcome import Outcome, OutcomeKind, rated
 from worker.processing.assess import LazyImage
 from worker.processing.assessor import Assessor
 from worker.processing.batch_recorder import BatchRecorder
-from worker.processing.held_claims import HeldClaims
-from worker.processing.item_pace import ItemPace
 from worker.processing.outcome_metrics import count_failure, count_verdict
-from worker.processing.outcome_writer import OutcomeWriter
 from worker.processing.policy_cache import PolicyCache
 from worker.processing.retry_policy import decide
 from worker.processing.step_timer import StepTimer
@@ -54,20 +51,17 @@ class ItemRunner:
         self,
         assessor: Assessor,
         batch_recorder: BatchRecorder,
-        outcome_writer: OutcomeWriter,
-        *,
         policies: PolicyCache,
-        held_claims: HeldClaims,
-        item_pace: ItemPace,
-        lease: LeaseSettings,
+        *,
         worker: str,
+        lease: LeaseSettings,
     ) -> None:
         self._assessor = assessor
         self._batch_recorder = batch_recorder
-        self._outcome_writer = outcome_writer
+        self._outcome_writer = batch_recorder.outcome_writer
         self._policies = policies
-        self._held_claims = held_claims
-        self._item_pace = item_pace
+        self._held_claims = batch_recorder.held_claims
+        self._item_pace = batch_recorder.item_pace
         self._lease = lease
         self._worker = worker
 

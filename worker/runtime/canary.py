@@ -45,13 +45,13 @@ class Canary:
         with self._lock:
             if self._begun_at < called_at:
                 self._begun_at = time.monotonic()
-                self._problem = self._found(timeout_s or self._timeout_s)
+                self._problem = self._find_problem(timeout_s or self._timeout_s)
             return self._problem
 
     def close(self) -> None:
         self._client.close()
 
-    def _found(self, timeout_s: float) -> str | None:
+    def _find_problem(self, timeout_s: float) -> str | None:
         deadline = Deadline.after(timeout_s)
         first = self._ask(deadline)
         if first is None or deadline.left_s() <= _AGAIN_S:

@@ -70,9 +70,9 @@ class RuntimeJudge:
             try:
                 yield serving.asked.settings
             except (RuntimeUnavailable, RuntimeFault, JudgeTimeout) as error:
-                meant = serving.meaning_of(error)
-                if isinstance(meant, RuntimeCrashed):
-                    raise Poison(f"alone with it, {meant}") from error
+                diagnosed = serving.meaning_of(error)
+                if isinstance(diagnosed, RuntimeCrashed):
+                    raise Poison(f"alone with it, {diagnosed}") from error
                 raise
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ class RuntimeProcess:
         """None while it runs; negative: the signal that ended it. What it left behind is killed."""
         return self._child.exit_code
 
-    def said(self) -> list[str]:
+    def last_lines(self) -> list[str]:
         """Its last lines, once what is on the way has been read."""
         if self.exit_code is not None:
             self._reader.join(timeout=1.0)

@@ -34,10 +34,10 @@ class Serving:
         try:
             judgement = self.asked.judge(view, policy, timeout_s=timeout_s)
         except (RuntimeUnavailable, RuntimeFault, JudgeTimeout) as error:
-            meant = self.meaning_of(error)
-            if meant is error:
+            diagnosed = self.meaning_of(error)
+            if diagnosed is error:
                 raise
-            raise meant from error
+            raise diagnosed from error
         self.images += 1
         self.answered_at = time.monotonic()
         return judgement
@@ -48,10 +48,10 @@ class Serving:
         A 500 is the item's own fault, or the whole pool of image workers is broken; silence is a slow image, or a
         server that hangs. The canary tells which.
         """
-        meant = self._meaning_of(error)
-        if meant is not error:
-            meant.asks = error.asks
-        return meant
+        diagnosed = self._meaning_of(error)
+        if diagnosed is not error:
+            diagnosed.asks = error.asks
+        return diagnosed
 
     def _meaning_of(self, error: VetlineError) -> VetlineError:
         if isinstance(error, RuntimeUnavailable) and self._ended.wait(_NOTICE_S):

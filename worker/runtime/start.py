@@ -119,7 +119,7 @@ class Starter:
         finally:
             process.kill()
         if process.exit_code != 0:
-            raise cause(process.said(), model=repository, what=f"{repository} could not be downloaded")
+            raise cause(process.last_lines(), model=repository, what=f"{repository} could not be downloaded")
 
     # --- until it answers
 
@@ -138,7 +138,7 @@ class Starter:
         def healthy() -> bool:
             if process.exit_code is not None:
                 what = f"SGLang did not start ({ended_how(process)})"
-                raise cause(process.said(), model=self._settings.model, what=what)
+                raise cause(process.last_lines(), model=self._settings.model, what=what)
             if time.monotonic() - begun > self._settings.start_timeout_s:
                 raise RuntimeUnavailable(
                     f"SGLang did not start within {self._settings.start_timeout_s:g} s: {process.last_line}"
@@ -179,7 +179,7 @@ class Starter:
         if problem := serving.canary.problem(timeout_s=self._settings.first_answer_s):
             if (code := serving.process.exit_code) is not None:
                 what = f"SGLang ended at its first image (exit code {code})"
-                raise cause(serving.process.said(), model=self._settings.model, what=what)
+                raise cause(serving.process.last_lines(), model=self._settings.model, what=what)
             raise RuntimeUnavailable(f"SGLang answers no image: {problem}")
         serving.asked.check()
         if (

@@ -44,7 +44,7 @@ class ServerWatch:
     def _see_it_live(self) -> None:
         process = self._serving.process
         if process.exit_code is not None:
-            line = telling_line(process.said())
+            line = telling_line(process.last_lines())
             raise RuntimeUnavailable(f"SGLang ended ({ended_how(process)}): {line}")
 
     def _listen(self) -> None:

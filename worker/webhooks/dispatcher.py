@@ -42,7 +42,7 @@ class WebhookDispatcher:
         self._senders = ThreadPoolExecutor(settings.senders, thread_name_prefix="webhook")
         self._accepted: set[UUID] = set()  # endpoints whose senders have not ended
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="herald", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="webhook-dispatcher", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

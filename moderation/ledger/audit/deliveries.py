@@ -56,12 +56,12 @@ def look(engine: Engine, place: str, allowance: Allowance) -> AuditSlice:
         )
     for one in verified:
         if one.breach:
-            findings.note(AuditCheck.DELIVERIES, _BREACHES[one.finding], _told(one))
+            findings.note(AuditCheck.DELIVERIES, _BREACHES[one.finding], _detail(one))
     uncounted = sum(one.finding is Verified.UNCOUNTED for one in verified)
     return AuditSlice(None, rows, findings.all(), uncounted)
 
 
-def _told(one: Verification) -> str:
+def _detail(one: Verification) -> str:
     return (
         f"{one.kind} {one.name}: {one.given} given out, {one.exist} exist, from {one.verified} to {one.place}"
     )

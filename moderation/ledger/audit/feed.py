@@ -108,7 +108,7 @@ def _compare(
         try:
             page = read(engine, at, wanted, limit=_PAGE)
         except InvalidCursor:  # a place that the feed has not come to, though a verdict stands there
-            findings.note(AuditCheck.FEED, _MISSED, f"{expected[next_].id}{_asked(wanted)}")
+            findings.note(AuditCheck.FEED, _MISSED, f"{expected[next_].id}{_filter_text(wanted)}")
             next_, at = next_ + 1, None
             continue
         upto = next_
@@ -119,7 +119,7 @@ def _compare(
         if page.done or page.upto <= at:  # what is left waits for an open transaction, or should have come
             for row in expected[upto:]:
                 if row.place < settled or row.place.epoch > settled.epoch:
-                    findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{_asked(wanted)}")
+                    findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{_filter_text(wanted)}")
             return
         next_, at = upto, page.upto
         pages = None if pages is None else pages - 1
@@ -130,7 +130,7 @@ def _compare_page(
 ) -> None:
     """expected: those of the slice that stand in what this page covers."""
     cursors = {one.assessment_id: one.cursor for one in page.verdicts}
-    asked = _asked(wanted)
+    asked = _filter_text(wanted)
     for row in expected:
         if row.id not in cursors:
             findings.note(AuditCheck.FEED, _MISSED, f"{row.id}{asked}")
@@ -143,8 +143,8 @@ def _compare_page(
         last = one.cursor
 
 
-def _asked(wanted: Filter) -> str:
-    return "".join(f" ({name} {value})" for name, value in wanted.given().items())
+def _filter_text(wanted: Filter) -> str:
+    return "".join(f" ({name} {value})" for name, value in wanted.criteria().items())
 
 
 def _judged(row: dict[str, Any]) -> _Judged:

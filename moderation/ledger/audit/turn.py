@@ -96,7 +96,7 @@ def places(engine: Engine) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(_PLACES).mappings()]
 
 
-def standing(rows: list[dict[str, Any]]) -> dict[str, int]:
+def breach_counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Breaches by check, of what `places` read: of the last whole round, or of this one where there are more by now."""
     counts = dict.fromkeys((check.value for check in AuditCheck), 0)
     for row in rows:

@@ -19,7 +19,7 @@ from moderation.errors import HostUnavailable, InvalidSubmission, NotFound
 from moderation.ledger import feed, retention
 from moderation.ledger.audit.finding import AuditCheck
 from moderation.ledger.audit.run import audit
-from moderation.ledger.audit.turn import places, standing
+from moderation.ledger.audit.turn import breach_counts, places
 from moderation.ledger.claim import claim
 from moderation.ledger.outcomes import fail, give_back, try_later
 from moderation.ledger.relay import ring_due
@@ -136,11 +136,11 @@ def test_a_breach_stands_in_the_numbers_until_a_whole_round_has_passed_without_i
     assert kinds(turn(worked) or []) == {
         (AuditCheck.CHARGES, "charged otherwise than its attempts say"): (str(ids["done"]),)
     }
-    assert standing(places(worked))["charges"] == 1
+    assert breach_counts(places(worked))["charges"] == 1
     plant(worked, "UPDATE assessment SET charged = charged - 1 WHERE id = :id", ids["done"])
-    assert standing(places(worked))["charges"] == 1
+    assert breach_counts(places(worked))["charges"] == 1
     assert turn(worked) == []
-    assert set(standing(places(worked)).values()) == {0}
+    assert set(breach_counts(places(worked)).values()) == {0}
 
 
 def test_a_batch_too_large_for_a_turn_is_left_to_the_command(ledger: Engine) -> None:
