@@ -17,6 +17,7 @@ from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
 from moderation.ledger.engine import open_ledger, ping
 from moderation.ledger.reuse import KnownVerdict, find_known
+from moderation.plain_queue import PlainQueue
 from moderation.policy import PolicyRevision
 from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
@@ -29,11 +30,11 @@ from worker.health.probe_server import ProbeServer
 from worker.health.readiness import Readiness
 from worker.health.status_report import ProbeSettings, StatusReport, Wait
 from worker.heartbeat import Heartbeat
+from worker.plain.intake import PlainIntake
 from worker.processing.assess import LazyImage, assess
 from worker.processing.components import make_components
 from worker.processing.fan_out import FanOut
 from worker.processing.isolated_run import IsolatedRun
-from worker.processing.plain_submission import PlainSubmissions
 from worker.processing.processor import Processor
 from worker.processing.step_timer import StepTimer
 from worker.registration import Registration
@@ -91,7 +92,6 @@ class WorkerService:
             bundle=queue.bundle,
             fan_out=self._fan_out,
         )
-        self.plain_submissions = PlainSubmissions(self._engine, self.intake_gate)
         self.webhook_dispatcher = WebhookDispatcher(
             self._engine, ring_webhook, WebhookSettings(), worker=settings.node
         )
@@ -112,6 +112,15 @@ class WorkerService:
             bundle=self.processor.at_once,
             tick=partial(self.liveness.beat, "sweeper"),
         )
+        self._plain_queue = PlainQueue(redis_url, queue)
+        self._plain_intake = PlainIntake(
+            self._engine,
+            self._plain_queue,
+            self._doorbell,
+            worker=settings.node,
+            settings=queue,
+            tick=partial(self.liveness.beat, "plain"),
+        )
         self._auditor = Auditor(self._engine, AuditSettings())
         self._registration = Registration(
             self._engine, self._lease, report=self.report, runtime=self._components.judge.runtime
@@ -130,6 +139,7 @@ class WorkerService:
             self.intake_gate,
             self._heartbeat,
             self._sweeper,
+            self._plain_intake,
             self.webhook_dispatcher,
             self._registration,
             self._auditor,
@@ -162,7 +172,6 @@ class WorkerService:
         self._closing.set()
         self.conditions.wait_for(DRAINING, "told to stop: finishes what is in hand and takes nothing more")
         self.processor.close()
-        self.plain_submissions.close()
         self.webhook_dispatcher.close()
         self.intake_gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)
@@ -171,6 +180,7 @@ class WorkerService:
         """After the last item: stop the parts and let go of everything."""
         self._fan_out.close()
         for part in (
+            self._plain_intake,
             self.processor,
             self.webhook_dispatcher,
             self._auditor,
@@ -181,6 +191,7 @@ class WorkerService:
             part.stop()
         self._components.close()
         self._registration.stop()
+        self._plain_queue.close()
         self._doorbell.close()
         self._engine.dispose()
         if self._probes is not None:

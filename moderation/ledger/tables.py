@@ -90,7 +90,8 @@ class AssessmentRow(SQLModel, table=True):
     """One image under one policy revision.
 
     attempt: the fence, grows with each claim. charged: attempts that count against the limit.
-    crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier.
+    crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier. expires_at: none later;
+    a row that is queued then is cancelled with the code `expired`.
     While it is queued, either ring_at: when it is to be rung; or rung_at: when it was, by a message not answered yet.
     submission_id: the same for the assessments of one image that were submitted under several policies.
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
@@ -137,6 +138,11 @@ class AssessmentRow(SQLModel, table=True):
             "submission_id",
             postgresql_where=text("submission_id IS NOT NULL AND state = 'queued'"),
         ),
+        Index(
+            "assessment_expires",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL AND state = 'queued'"),
+        ),
         Index("assessment_reassesses", "reassesses", postgresql_where=text("reassesses IS NOT NULL")),
         # Every row is updated three times in its life: room in the page keeps it in place.
         {"postgresql_with": {"fillfactor": 70}},
@@ -169,6 +175,7 @@ class AssessmentRow(SQLModel, table=True):
     reuse: bool = Field(sa_column=Column(Boolean, nullable=False, server_default="true"))
     cleared_at: datetime | None = Field(default=None, sa_column=_time())
     tenant: str | None = Field(default=None, sa_column=_text(nullable=True))
+    expires_at: datetime | None = Field(default=None, sa_column=_time())
 
 
 class AttemptRow(SQLModel, table=True):
@@ -429,3 +436,39 @@ class RequestRow(SQLModel, table=True):
     seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
     answer: str | None = Field(default=None, sa_column=_text(nullable=True))
     begun_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+
+
+class RejectedMessageRow(SQLModel, table=True):
+    """A message of a plain Celery client of which no row could be made.
+
+    sha256: of its bytes, so that one that comes again is counted in `times`. bytes: its size. body: what it was, without
+    secrets and cut short. uri: as it came, for who sends it again; it may hold a secret, so that watchers do not see it.
+    assessment_id: what it became when it was sent again, at resubmitted_at.
+    """
+
+    __tablename__ = "rejected_message"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="rejected_message_pk"),
+        UniqueConstraint("sha256", name="rejected_message_once"),
+    )
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True)))
+    sha256: str = Field(sa_column=_text())
+    code: str = Field(sa_column=_text())
+    detail: str = Field(sa_column=_text())
+    queue: str = Field(sa_column=_text())
+    size: int = Field(sa_column=Column("bytes", BigInteger, nullable=False))
+    body: str = Field(sa_column=_text())
+    task_id: str | None = Field(default=None, sa_column=_text(nullable=True))
+    task: str | None = Field(default=None, sa_column=_text(nullable=True))
+    uri: str | None = Field(default=None, sa_column=_text(nullable=True))
+    policy: str | None = Field(default=None, sa_column=_text(nullable=True))
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    not_before: datetime | None = Field(default=None, sa_column=_time())
+    expires_at: datetime | None = Field(default=None, sa_column=_time())
+    times: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
+    rejected_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    last_at: datetime = Field(sa_column=_time(default=True, nullable=False))
+    worker: str = Field(sa_column=_text())
+    resubmitted_at: datetime | None = Field(default=None, sa_column=_time())
+    assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))

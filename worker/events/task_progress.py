@@ -58,16 +58,17 @@ class TaskRow:
     begun_at: float = field(default_factory=time.time)
     ended_at: float = 0.0
     outcome: str = ""
+    row: UUID | None = None
 
-    def end(self, outcome: str) -> None:
-        """outcome: a word, as the processor says it."""
-        self.outcome, self.ended_at = outcome, time.time()
+    def end(self, outcome: str, *, row: UUID | None = None) -> None:
+        """outcome: a word, as the processor says it. row: the assessment, where that is not the task's own id."""
+        self.outcome, self.ended_at, self.row = outcome, time.time(), row
         _ended.append(self)
         _begun.pop(self.id, None)
         _steps.pop(self.id, None)
 
 
-def begin(id_: UUID, uri: str, policy: str) -> TaskRow:
+def begin(id_: UUID | str, uri: str, policy: str) -> TaskRow:
     """A row that is no task of Celery's is worked on from now on, until its `end`."""
     row = TaskRow(str(id_), uri, policy)
     _begun[row.id] = row
@@ -116,5 +117,5 @@ def _tell_ended(dispatcher: Any, row: TaskRow) -> None:
     elif kind in ("later", "back"):
         dispatcher.send("task-retried", exception=told, traceback="", **about)
     else:
-        result = repr({"assessment": row.id, "outcome": row.outcome})
+        result = repr({"assessment": str(row.row or row.id), "outcome": row.outcome})
         dispatcher.send("task-succeeded", result=result, runtime=row.ended_at - row.begun_at, **about)
