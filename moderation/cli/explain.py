@@ -10,7 +10,7 @@ from moderation.assessment import Priority
 from moderation.cli.main import FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, talk
+from moderation.cli.output import print_json, say, talk, visible
 from moderation.errors import InvalidSubmission
 from moderation.ledger.explain import explanation
 from moderation.redaction import redact_uri
@@ -48,52 +48,54 @@ def explain(
     if as_json:
         print_json(found)
         return
+    told_text = found.pop("policy_text")
+    found = visible(found)
     _tell_assessment(found)
     _tell_attempts(found)
     if found["verdict"]:
         _tell_verdict(found["verdict"])
     for other in found["related"]:
-        typer.echo(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
+        say(f"{other['relation']}: {other['id']}  {other['state']}  {other['policy']}")
     if policy_text:
-        typer.echo(f"\n{found['policy_text']}")
+        say(f"\n{told_text}")
 
 
 def _tell_assessment(found: Story) -> None:
-    typer.echo(f"{found['id']}  {found['state']}  {found['policy']}\n{found['uri']}")
+    say(f"{found['id']}  {found['state']}  {found['policy']}\n{found['uri']}")
     about = [f"batch {found['batch'] or '-'}", f"priority {Priority(found['priority']).name.lower()}"]
     about += [f"{name} {found[name]}" for name in ("tenant", "key") if found[name] is not None]
-    typer.echo(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
-    typer.echo(f"policy text {found['policy_sha256']}")
+    say(f"submitted {found['created_at']:%Y-%m-%d %H:%M:%S} UTC, {', '.join(about)}")
+    say(f"policy text {found['policy_sha256']}")
     if found["metadata"] is not None:
-        typer.echo(f"metadata {to_json(found['metadata']).decode()}")
+        say(f"metadata {to_json(found['metadata']).decode()}")
     if found["flower_url"]:
-        typer.echo(f"in Flower: {found['flower_url']}")
+        say(f"in Flower: {found['flower_url']}")
     if found["state"] == "running":
-        typer.echo(f"in hand at {found['worker']} since {found['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"in hand at {found['worker']} since {found['claimed_at']:%Y-%m-%d %H:%M:%S} UTC")
     if found["error_code"]:
-        typer.echo(f"last error: {found['error_code']}: {found['error_detail']}")
+        say(f"last error: {found['error_code']}: {found['error_detail']}")
 
 
 def _tell_attempts(found: Story) -> None:
     for attempt in found["attempts"]:
         why = f": {attempt['error_code']}: {attempt['error_detail']}" if attempt["error_code"] else ""
-        typer.echo(f"  attempt {attempt['attempt']} {attempt['outcome']} by {attempt['worker']}{why}")
+        say(f"  attempt {attempt['attempt']} {attempt['outcome']} by {attempt['worker']}{why}")
         if attempt["timings_ms"]:
             steps = ", ".join(f"{step} {ms:.0f} ms" for step, ms in attempt["timings_ms"].items())
-            typer.echo(f"    {attempt['ended_at']:%Y-%m-%d %H:%M:%S} UTC, {steps}")
+            say(f"    {attempt['ended_at']:%Y-%m-%d %H:%M:%S} UTC, {steps}")
         for ask in attempt["asks"] or ():
-            typer.echo(f"    {ask['rung']} ({ask['elapsed_ms']:.0f} ms): {ask['problem'] or 'parsed'}")
-            typer.echo(f"      {ask['raw']!r}" if ask.get("raw") is not None else "      no raw answer kept")
+            say(f"    {ask['rung']} ({ask['elapsed_ms']:.0f} ms): {ask['problem'] or 'parsed'}")
+            say(f"      {ask['raw']!r}" if ask.get("raw") is not None else "      no raw answer kept")
 
 
 def _tell_verdict(verdict: dict[str, Any]) -> None:
     review = ", needs review" if verdict["needs_review"] else ""
-    typer.echo(f"verdict: {verdict['rating']}, {verdict['category']}{review}\n  {verdict['rationale']}")
+    say(f"verdict: {verdict['rating']}, {verdict['category']}{review}\n  {verdict['rationale']}")
     if verdict["p_unsafe"] is not None:
         calibrated = verdict["p_unsafe_calibrated"]
         frequency = f", {calibrated:.3f} calibrated" if calibrated is not None else ""
-        typer.echo(f"  P(unsafe) {verdict['p_unsafe']:.3f}{frequency}")
-    typer.echo(
+        say(f"  P(unsafe) {verdict['p_unsafe']:.3f}{frequency}")
+    say(
         f"  {verdict['judge']} {verdict['model']} on {verdict['runtime']} {verdict['runtime_version']}\n"
         f"  weights {verdict['weights_sha256']}\n  prompt {verdict['prompt_sha256']}\n"
         f"  image bytes {verdict['bytes_sha256']}\n  pixels {verdict['pixels_sha256']}"

@@ -14,6 +14,7 @@ from moderation.cli.lazy import LazyGroup
 from moderation.cli.table import COMMANDS
 from moderation.errors import Misuse, Unavailable, VetlineError
 from moderation.log import configure_logging, configure_when_used
+from moderation.safe_text import for_terminal
 
 FAILED, MISUSE, SOME_FAILED, UNSAFE_FOUND, SERVICE_DOWN, INTERRUPTED = 1, 2, 3, 4, 75, 130
 
@@ -24,7 +25,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"vetline {version('vetline')}")
+        sys.stdout.write(f"vetline {version('vetline')}\n")
         raise typer.Exit
 
 
@@ -97,5 +98,5 @@ def _nobody_reads() -> int:
 
 
 def _say(line: str, code: int) -> int:
-    typer.echo(f"vetline: {line}", err=True)
+    sys.stderr.write(f"vetline: {for_terminal(line, lines=True)}\n")
     return code

@@ -8,7 +8,7 @@ import typer
 from moderation.cli.main import SOME_FAILED
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, print_table, progress_bar, talk
+from moderation.cli.output import print_json, print_table, progress_bar, say, talk
 from moderation.errors import InvalidSubmission
 from moderation.ledger import impact as ledger
 from moderation.ledger.impact import Impact
@@ -87,7 +87,7 @@ def impact(
         print_json(_as_json(change, found, items))
         return
     for line in _lines(change, found):
-        typer.echo(line)
+        say(line)
     print_table(items, _FLIPS, style=lambda row: "red" if row["rating_after"] == Rating.UNSAFE else None)
     if found.flips > len(items):
         talk(f"{found.flips - len(items)} more flipped; --limit lists more")

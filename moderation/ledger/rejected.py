@@ -1,5 +1,6 @@
 """Messages of which no row could be made: noted, listed, sent again, dropped."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,7 +18,7 @@ _MOST_NOISE = 10_000
 _GIVEN = {
     "sha256": "text", "code": "text", "detail": "text", "queue": "text", "bytes": "bigint", "body": "text",
     "task_id": "text", "task": "text", "uri": "text", "policy": "text", "priority": "smallint",
-    "not_before": "timestamptz", "expires_at": "timestamptz",
+    "not_before": "timestamptz", "expires_at": "timestamptz", "times": "integer",
 }  # fmt: skip
 _COLUMNS = ", ".join(_GIVEN)
 
@@ -29,7 +30,8 @@ _NOTE = text(f"""
         OR (SELECT count(*) FROM rejected_message AS r WHERE r.uri IS NULL AND r.resubmitted_at IS NULL) < :most_noise
         OR EXISTS (SELECT FROM rejected_message AS r WHERE r.sha256 = given.sha256)
     ON CONFLICT (sha256) DO UPDATE SET
-        times = m.times + 1, last_at = now(), code = excluded.code, detail = excluded.detail, resubmitted_at = NULL
+        times = m.times + excluded.times, last_at = now(), code = excluded.code, detail = excluded.detail,
+        resubmitted_at = NULL
 """)
 
 _SHOWN = """m.id, m.code, m.detail, m.queue, m.bytes, m.task_id, m.task, m.policy, m.priority, m.not_before,
@@ -73,8 +75,9 @@ class Rejection:
 
 def note_rejected(engine: Engine, rejections: Iterable[Rejection], *, worker: str) -> None:
     """Committed when this returns; safe to repeat: one that comes again is counted. Raises LedgerUnavailable."""
-    once = {rejection.sha256: rejection for rejection in rejections}
-    rows = [_as_row(rejection) for rejection in once.values()]
+    noted = list(rejections)
+    once, times = {one.sha256: one for one in noted}, Counter(one.sha256 for one in noted)
+    rows = [_as_row(one) | {"times": times[sha256]} for sha256, one in once.items()]
     if not rows:
         return
     values = {"rows": to_json(rows).decode(), "worker": worker, "most_noise": _MOST_NOISE}

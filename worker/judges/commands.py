@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from moderation.cli.output import talk
 from moderation.errors import BadSource
 from moderation.verdict import Rating
 from worker.judges.calibration import Calibration, Labelled, Quality, fit, held_out, quality
@@ -106,13 +107,12 @@ def _tell(found: Calibration, items: Sequence[Labelled], out: Path) -> None:
     labels = [item.unsafe for item in items]
     before = quality([item.p_unsafe for item in items], labels)
     after = quality(held_out(items, found.method), labels)
-    typer.echo(
+    talk(
         f"{len(items)} labels, {sum(labels)} of them Unsafe\n"
         f"slope {found.slope:.4f}, offset {found.offset:+.4f}\n"
         f"as the model gave it     {_shown(before)}\n"
         f"calibrated, held out     {_shown(after)}\n"
-        f"wrote {out}",
-        err=True,
+        f"wrote {out}"
     )
 
 
