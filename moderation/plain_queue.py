@@ -156,6 +156,14 @@ class PlainQueue:
                 found[queue] += int(length)
         return found
 
+    def is_empty(self) -> bool:
+        """Whether nothing waits in the lists that are read, and nothing is in hand. Raises BrokerUnavailable."""
+        with reaching_redis(self._broker), self._redis.pipeline(transaction=True) as pipe:
+            for key in self._keys:
+                pipe.llen(key)
+            pipe.hlen(self._hand[0])
+            return not any(pipe.execute())
+
     def close(self) -> None:
         self._redis.close()
 
