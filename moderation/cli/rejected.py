@@ -44,7 +44,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="Messages shown.")] = 100,
     as_json: Json = False,
 ) -> None:
-    """Count what was rejected by reason, and list it, newest first."""
+    """List what was rejected, by reason, newest first."""
     with opened_ledger() as engine:
         counts = rejected.rejected_counts(engine)
         rows = rejected.rejected_messages(engine, code=code, resubmitted=sent, limit=limit)
@@ -54,6 +54,8 @@ def list_(
     if not rows:
         talk("nothing was rejected" if code is None else f"nothing was rejected as {code}")
         return
+    say("  ".join(f"{reason} {count}" for reason, count in counts.items()) or "all were sent again")
+    say()
     print_table(rows, _COLUMNS)
     if (total := sum(counts.values())) > len(rows):
         talk(f"{len(rows)} of {total} shown; --limit shows more")
@@ -63,7 +65,7 @@ def list_(
 def show(
     id_: Annotated[int, typer.Argument(metavar="ID", help="As `list` numbers it.")], as_json: Json = False
 ) -> None:
-    """Show one message as it came, without its secrets and cut short."""
+    """Show one message, without its secrets."""
     with opened_ledger() as engine:
         found = rejected.rejected_message(engine, id_)
     if found is None:

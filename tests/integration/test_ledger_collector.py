@@ -21,6 +21,7 @@ from moderation.ledger.sweep import expire
 from moderation.ledger.workers import register_worker
 from moderation.ledger_collector import LedgerCollector
 from moderation.metrics import DESCRIBED
+from moderation.plain_queue import PlainQueue
 from moderation.services.postgres import LocalPostgres
 from moderation.settings import AuditSettings
 from tests.support.ledger import claimed, record, submitted, verdict, worker_status
@@ -33,7 +34,7 @@ Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def numbers(engine: Engine, redis_url: str) -> Sample:
     watch = GaugePoller(engine)
     watch.read()
-    return shown(LedgerCollector(watch, Doorbell(redis_url)))
+    return shown(LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url)))
 
 
 def shown(collector: LedgerCollector) -> Sample:
@@ -135,7 +136,7 @@ def test_every_metric_of_the_ledger_is_shown_and_no_other(busy: Engine, redis_ur
 
 def test_an_answer_serves_for_its_pause(busy: Engine, redis_url: str) -> None:
     watch = GaugePoller(busy)
-    collector = LedgerCollector(watch, Doorbell(redis_url))
+    collector = LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url))
     watch.read()
     submitted(busy)
     watch.read()
@@ -148,7 +149,7 @@ def test_numbers_that_cannot_be_read_are_not_shown(own_postgres: LocalPostgres, 
     watch = GaugePoller(engine)
     counts = (GaugeQuery("counts", counters.counts, 0),)
     watch.read(counts)
-    collector = LedgerCollector(watch, Doorbell(redis_url))
+    collector = LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url))
     assert of(shown(collector), "vetline_service_up", service="postgres") == 1
     own_postgres.stop()
 
