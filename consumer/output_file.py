@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from moderation.errors import BadSetting, VetlineError
-from moderation.safe_text import for_terminal
+from moderation.safe_text import json_for_terminal
 
 
 @contextmanager
@@ -47,7 +47,7 @@ class _Terminal(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         text = bytes(data).decode("utf-8", "backslashreplace")
-        sys.stdout.write(for_terminal(text.replace("\r\n", "\n"), lines=True))
+        sys.stdout.write(json_for_terminal(text.replace("\r\n", "\n")))
         return len(data)
 
 

@@ -63,11 +63,12 @@ def hostile(services_env: dict[str, str]) -> Iterator[tuple[Engine, str]]:
 
 
 def on_a_terminal(folder: Path, *words: str) -> str:
-    """What `vetline WORDS` shows on a terminal of its own."""
+    """What `vetline WORDS` shows on a terminal of its own; less its progress bar, where it writes a file there."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "moderation.cli", *words],
-        cwd=folder, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"},
+        cwd=folder, env=os.environ | {"TERM": "xterm-256color"}, stdin=subprocess.DEVNULL, stdout=theirs,
+        stderr=subprocess.DEVNULL if "--format" in words else theirs,
     ):  # fmt: skip
         os.close(theirs)
         shown = b""
