@@ -6,6 +6,8 @@ some hundreds.
 
 import json
 import os
+import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
@@ -17,6 +19,7 @@ from sqlalchemy import text
 
 from moderation.ledger.rejected import rejected_messages
 from tests.acceptance.conftest import System
+from tests.acceptance.test_flower import body, flower, status
 from tests.support.hostile_messages import hand_made, mutated, ring
 from tests.support.ledger import POLICY
 from tests.support.waiting import wait_for
@@ -122,8 +125,6 @@ def commands() -> Iterator[bytes]:
 
 def in_hand(worker: RunningWorker) -> int:
     """By its probe."""
-    import urllib.request
-
     port = next(
         int(json.loads(line)["port"])
         for line in worker.text.splitlines()
@@ -131,3 +132,43 @@ def in_hand(worker: RunningWorker) -> int:
     )
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=10) as answer:
         return int(json.load(answer)["in_hand"])
+
+
+@pytest.mark.timeout(300)
+def test_flower_outlives_what_comes_as_events_and_answers(system: System, client: redis.Redis) -> None:
+    with flower(system) as url, system.worker() as worker:
+        judges_on(system, worker, "before")
+        database = client.connection_pool.connection_kwargs["db"]
+        for message in [*hostile(20), *events()]:
+            client.publish(f"/{database}.celeryev/task.received", message)
+        judges_on(system, worker, "after")
+        done = system.client.submit(system.image("last"), POLICY).id
+        wait_for(lambda: status(f"{url}/task/{done}") == 200, timeout_s=30, what="a task after all of that")
+        for page in ("/workers", "/tasks", "/broker", "/metrics", "/api/tasks", "/api/workers?refresh=1"):
+            assert status(url + page) == 200, page
+        assert "<script>alert" not in body(f"{url}/task/{HOSTILE_TASK}")
+        assert "\x1b" not in body(f"{url}/task/{HOSTILE_TASK}")
+        assert status(f"{url}/explain/{done}") == 200
+
+
+HOSTILE_TASK = "0190aaaa-0000-7000-8000-000000000001"
+
+
+def events() -> Iterator[bytes]:
+    """Well-formed around, odd within; and one that is well-formed and hostile in its texts."""
+    odd: list[Any] = [None, "x", -1, 2**70, 1e308, [], [1], {}, {"a": 1}, "x" * 70_000]
+    told = {
+        "type": "task-received",
+        "uuid": HOSTILE_TASK,
+        "hostname": "w1",
+        "timestamp": time.time(),
+        "clock": 1,
+        "pid": 1,
+    }
+    evil = "<script>alert(1)</script>\x1b[2J\u202e" + "(" * 50_000
+    told |= {"name": "vetline.assess", "args": evil, "kwargs": evil, "retries": 0, "utcoffset": 0}
+    said: list[Any] = [told, *odd, [told, *odd], *({**told, name: value} for name in told for value in odd)]
+    for event in said:
+        message = ring() | {"body": json.dumps(event), "headers": {"hostname": "w1"}}
+        message["properties"].pop("body_encoding")
+        yield json.dumps(message).encode()

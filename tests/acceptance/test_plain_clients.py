@@ -16,6 +16,8 @@ from moderation.ledger.engine import open_ledger
 from moderation.ledger.policies import seed_builtin
 from moderation.ledger.rejected import rejected_counts, rejected_messages
 from tests.acceptance.conftest import System
+from tests.acceptance.test_flower import body, flower
+from tests.support.commands import run
 from tests.support.ledger import POLICY
 from tests.support.plain_client import (
     SEPARATOR,
@@ -197,3 +199,32 @@ def test_a_frozen_workers_messages_are_one_row_each(system: System, app: Celery,
     assert time.monotonic() - start > 1
     sleeper.send(signal.SIGCONT)
     assert len(rows(system)) == 3
+
+
+def test_flower_shows_the_clients_task_with_its_assessment_or_the_reason(system: System, app: Celery) -> None:
+    with flower(system) as url, system.worker():
+        good = ask(app, system.image("a"))
+        bad = ask(app, system.image("b"), policy="not-there")
+        tasks = lambda: json.loads(body(f"{url}/api/tasks"))  # noqa: E731 - read twice
+        wait_for(lambda: {good, bad} <= tasks().keys(), what="both tasks")
+        found = tasks()
+        assert (found[bad]["state"], found[good]["state"]) == ("FAILURE", "SUCCESS")
+        assert "rejected_unknown_policy" in found[bad]["exception"]
+        wait_for(lambda: rows(system), what="the row")
+        assert str(rows(system)[0].id) in found[good]["result"]
+
+
+def test_the_doctor_tells_of_messages_that_nobody_reads(
+    system: System, client: redis.Redis, app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in system.env.items():
+        monkeypatch.setenv(name, value)
+    ask(app, system.image("a"), queue="celery", priority=9)
+    said = run(system.folder, "doctor", "--worker-only").stdout
+    assert "1 messages lie in the list celery, which no worker reads" in said
+    assert (
+        "celery"
+        not in run(
+            system.folder, "doctor", "--worker-only", env={"VETLINE_QUEUE_PLAIN_ALSO": "celery"}
+        ).stdout
+    )
