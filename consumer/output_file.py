@@ -1,14 +1,16 @@
 """Writes an export's file whole or not at all, or to standard output."""
 
+import io
 import os
 import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from moderation.errors import BadSetting, VetlineError
+from moderation.safe_text import json_for_terminal
 
 
 @contextmanager
@@ -37,11 +39,23 @@ def written_aside(path: Path) -> Iterator[BinaryIO]:
         aside.unlink(missing_ok=True)
 
 
+class _Terminal(io.RawIOBase):
+    """Standard output where a person looks at it. Each write is of whole characters."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        text = bytes(data).decode("utf-8", "backslashreplace")
+        sys.stdout.write(json_for_terminal(text.replace("\r\n", "\n")))
+        return len(data)
+
+
 @contextmanager
 def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """The file, or standard output where there is none."""
+    """The file, or standard output where there is none; a terminal is shown nothing that commands it."""
     if path is None:
-        yield sys.stdout.buffer
+        yield cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer
         sys.stdout.flush()
     else:
         with written_aside(path) as file:

@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import from_json, to_json
 
 
@@ -54,6 +54,7 @@ class Submission(BaseModel):
     reuse: whether a verdict about the same pixels, on the same basis, may answer for this one.
     submission_id: the same for all policies that one image was submitted under; None where it is one.
     tenant: on whose behalf, where a producer submits for several: pauses and caps can name it.
+    not_before, expires_at: no claim earlier, and none later, where a plain Celery client says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +68,8 @@ class Submission(BaseModel):
     submission_id: UUID | None = None
     reuse: bool = True
     tenant: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    not_before: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
 
     @field_validator("uri")
     @classmethod

@@ -3,7 +3,8 @@
     VETLINE_FAULT="before_record=kill%0.01; judge=kill~poison; after_claim=sleep:2"
 
 kills with SIGKILL at 1 % of the records, at each judging of a URI that contains "poison", and sleeps 2 s after
-each claim. Points: after_pop, after_claim, fetch, judge, before_record, after_record, before_ring.
+each claim. Points: after_pop, after_claim, fetch, judge, before_record, after_record, before_ring,
+after_plain_pop, before_plain_done.
 """
 
 import os
@@ -18,7 +19,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moderation.errors import BadSetting
 
-POINTS = ("after_pop", "after_claim", "fetch", "judge", "before_record", "after_record", "before_ring")
+POINTS = (
+    "after_pop", "after_claim", "fetch", "judge", "before_record", "after_record", "before_ring",
+    "after_plain_pop", "before_plain_done",
+)  # fmt: skip
 
 
 class FaultSettings(BaseSettings):

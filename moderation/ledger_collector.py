@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from moderation.assessment import Priority, State
+from moderation.celery_message import REASONS
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable
 from moderation.ledger.audit.turn import breach_counts
@@ -14,6 +15,7 @@ from moderation.ledger.gauge_poller import GaugePoller
 from moderation.ledger.golden import population_stability
 from moderation.log import get_logger
 from moderation.metrics import Described, describe
+from moderation.plain_queue import PlainQueue
 
 log = get_logger(__name__)
 
@@ -48,6 +50,20 @@ _WORKERS_SEEN = describe(
     where=_L,
 )
 _FAILURES = describe("gauge", "vetline_ledger_failures", "Failed assessments by code.", ["code"], where=_L)
+_REJECTED = describe(
+    "gauge",
+    "vetline_ledger_rejected_messages",
+    "Messages of plain Celery clients that were rejected, and neither sent again nor dropped, by reason.",
+    ["code"],
+    where=_L,
+)
+_PLAIN = describe(
+    "gauge",
+    "vetline_redis_plain_messages",
+    "Messages of plain Celery clients waiting in Redis, by queue; in `celery` they wait for ever unless it is read.",
+    ["queue"],
+    where=_L,
+)
 _SWEEP_AGE = describe(
     "gauge", "vetline_ledger_sweep_age_seconds", "Since any worker last swept the ledger.", where=_L
 )
@@ -153,8 +169,9 @@ _READ_AGE = describe(
 class LedgerCollector(Collector):
     """Shows what a watch has read; asks Redis itself, which takes no time."""
 
-    def __init__(self, watch: GaugePoller, doorbell: Doorbell) -> None:
+    def __init__(self, watch: GaugePoller, doorbell: Doorbell, plain: PlainQueue) -> None:
         self._watch = watch
+        self._plain = plain
         self._doorbell = doorbell
 
     def collect(self) -> Iterator[Metric]:
@@ -167,7 +184,16 @@ class LedgerCollector(Collector):
         messages = self._messages()
         if messages is not None:
             yield _gauge(_MESSAGES, {(): messages})
+            yield _gauge(_PLAIN, {(queue,): count for queue, count in self._plain_messages().items()})
         yield _gauge(_UP, {("postgres",): self._watch.answers, ("redis",): messages is not None})
+
+    def _plain_messages(self) -> dict[str, int]:
+        """Nothing where this user may not ask."""
+        try:
+            return self._plain.depths()
+        except BrokerUnavailable as exc:
+            log.warning("redis_not_read", error=str(exc))
+            return {}
 
     def _messages(self) -> int | None:
         try:
@@ -215,6 +241,10 @@ def _workers(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
 
 def _failures(rows: list[dict[str, Any]], age_s: float) -> Iterator[Metric]:
     yield _gauge(_FAILURES, {(row["code"] or "none",): row["n"] for row in rows})
+
+
+def _rejected(counts: dict[str, int], age_s: float) -> Iterator[Metric]:
+    yield _gauge(_REJECTED, {(code,): counts.get(code, 0) for code in {**REASONS, **counts}})
 
 
 def _sweep(row: dict[str, Any] | None, age_s: float) -> Iterator[Metric]:
@@ -268,6 +298,7 @@ SHOWN: dict[str, Callable[[Any, float], Iterator[Metric]]] = {
     "running": _running,
     "workers": _workers,
     "failures": _failures,
+    "rejected": _rejected,
     "sweep": _sweep,
     "golden": _golden,
     "scores": _scores,

@@ -9,6 +9,8 @@ import warnings
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
     from moderation.settings import LogSettings
 
 _when_used = False  # whether the first event configures what it is written by
@@ -65,6 +67,7 @@ def configure_logging(settings: "LogSettings | None" = None) -> None:
     import structlog
 
     from moderation.redaction import redact_event
+    from moderation.safe_text import for_terminal
     from moderation.settings import LogSettings
 
     _when_used = False
@@ -76,8 +79,16 @@ def configure_logging(settings: "LogSettings | None" = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         redact_event,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+
+    def visible(_logger: object, _method: str, event: "MutableMapping[str, Any]") -> "Mapping[str, Any]":
+        """What others wrote, so that it commands no terminal; JSON escapes it by itself."""
+        for key, value in event.items():
+            if isinstance(value, str):
+                event[key] = for_terminal(value, lines=True)
+        return event
+
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()] if as_json else [visible, structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -92,7 +103,7 @@ def configure_logging(settings: "LogSettings | None" = None) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                renderer,
+                *renderers,
             ],
         )
     )

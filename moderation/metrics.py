@@ -82,7 +82,7 @@ SUBMIT_SECONDS = _histogram(
 )
 RUNG = _counter(
     "vetline_rung_total",
-    "Messages sent to Redis, by who sent them: producer or sweeper.",
+    "Messages sent to Redis, by who sent them: producer, sweeper or plain (for plain clients).",
     ["by"],
     where="producer, worker",
 )
@@ -157,6 +157,28 @@ LEASES_EXPIRED = _counter(
     "vetline_leases_expired_total", "Claims freed from workers that died, by this sweeper."
 )
 RINGS_LOST = _counter("vetline_rings_lost_total", "Messages found lost, and rung again, by this sweeper.")
+EXPIRED = _counter(
+    "vetline_expired_total", "Rows cancelled, by this sweeper, for they waited until they expired."
+)
+
+# Messages of plain Celery clients
+
+PLAIN = _counter(
+    "vetline_plain_messages_total",
+    "Messages of plain Celery clients: accepted, ring (they name rows), or returned from a worker that died.",
+    ["outcome"],
+)
+REJECTED = _counter(
+    "vetline_rejected_messages_total",
+    "Messages of which no row could be made, by reason; `vetline rejected` lists them.",
+    ["code"],
+)
+MALFORMED = _counter(
+    "vetline_malformed_messages_total",
+    "Messages that this process set aside unread: where = ring (lists of rows), control, event or reply.",
+    ["where"],
+    where="worker",
+)
 
 # The runtime and the worker itself
 

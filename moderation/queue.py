@@ -6,6 +6,7 @@ from kombu.connection import resolve_aliases  # type: ignore[attr-defined]  # no
 
 from moderation.broker import read_broker
 from moderation.settings import QueueSettings
+from moderation.transport import RINGS, SET_ASIDE
 
 _TRANSPORT = "moderation.transport:Transport"
 # How kombu spells a URL of ours: for people, and for Flower, which asks for the lengths of queues by its scheme.
@@ -14,6 +15,8 @@ resolve_aliases[_TRANSPORT] = "redis"
 
 def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
     """A Celery app on the doorbell's Redis. Sending `vetline.assess` with `uri` and `policy` submits an image.
+
+    What is sent goes to the list of plain clients, which Celery's consumer must not read: see `worker.plain`.
 
     Raises BadSetting where the URL is not one.
     """
@@ -27,6 +30,9 @@ def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
         broker_transport_options={
             "global_keyprefix": settings.key_prefix,
             "priority_steps": [0],  # one list: the ledger rings in order of priority
+            "queue_order_strategy": settings.order_strategy,
+            RINGS: settings.names,
+            SET_ASIDE: settings.name,
             "socket_timeout": settings.socket_timeout_s,
             "socket_connect_timeout": settings.socket_timeout_s,
             "socket_keepalive": True,
@@ -38,7 +44,9 @@ def make_app(redis_url: str, settings: QueueSettings | None = None) -> Celery:
         broker_channel_error_retry=True,  # a full Redis refuses writes; the worker stays
         # Made as they are needed. Flower asks nine things at once, each over two: with fewer it waits for itself for ever.
         broker_pool_limit=32,
-        task_queues=[Queue(name, Exchange(""), routing_key=name) for name in settings.names],
+        task_queues=[
+            Queue(name, Exchange(""), routing_key=name) for name in (*settings.names, settings.name)
+        ],
         task_default_queue=settings.name,
         task_default_exchange="",
         task_default_routing_key=settings.name,

@@ -60,7 +60,16 @@ class QueueSettings(BaseSettings):
         env_prefix="VETLINE_QUEUE_", frozen=True, extra="ignore", defer_build=True
     )
 
-    name: str = "vetline"  # and NAME.urgent beside it
+    # The list of plain Celery clients. Rows are rung in lists of their own beside it: NAME.urgent and NAME.due.
+    name: str = "vetline"
+    # More lists that plain clients push to, with commas. `celery`, where nothing else uses that Redis: it is where a
+    # client pushes that names no queue, and what is taken from it is gone for other programs.
+    plain_also: str = ""
+    # Of several such lists, as kombu has it: in turn, in the order in which they are named, or in that of the alphabet.
+    order_strategy: Literal["round_robin", "priority", "sorted"] = "round_robin"
+    # After so long a plain message that was taken and is not in the ledger was a dead worker's: its commit takes
+    # milliseconds, and one that comes twice is one row.
+    taken_s: float = Field(30, ge=1)
     key_prefix: str = ""  # for several installations on one Redis
     # Rows rung ahead in each of the two queues: a second's work of 16 GPUs at 60 images/s. Producers stop at half, so
     # that the relay always finds room for what is older, lower, or of somebody else.
@@ -79,8 +88,14 @@ class QueueSettings(BaseSettings):
 
     @property
     def names(self) -> tuple[str, str]:
-        """The queues' names: what is urgent, and the rest. Workers read them in turn."""
-        return f"{self.name}.urgent", self.name
+        """The queues that ring rows: what is urgent, and the rest. Workers read them in turn."""
+        return f"{self.name}.urgent", f"{self.name}.due"
+
+    @property
+    def plain_names(self) -> tuple[str, ...]:
+        """The queues of plain Celery clients, in the order in which they are named."""
+        also = (name.strip() for name in self.plain_also.split(","))
+        return tuple(dict.fromkeys((self.name, *(name for name in also if name))))
 
 
 class RetentionSettings(BaseSettings):

@@ -16,6 +16,7 @@ from moderation.doorbell import Doorbell
 from moderation.errors import Misuse, VetlineError
 from moderation.exit_codes import MISUSE, SERVICE_DOWN
 from moderation.ledger.engine import open_ledger, ping
+from moderation.plain_queue import PlainQueue
 from moderation.settings import AuditSettings, LeaseSettings, QueueSettings
 from moderation.transport import QoS
 from moderation.worker_status import WorkerStatus
@@ -28,12 +29,12 @@ from worker.health.probe_address import ProbeSettings
 from worker.health.probe_server import ProbeServer
 from worker.health.readiness import Readiness
 from worker.heartbeat import Heartbeat
+from worker.plain.intake import PlainIntake
 from worker.processing.assembly import make_processor
 from worker.processing.assessor import Assessor
 from worker.processing.components import make_components
 from worker.processing.fan_out import FanOut
 from worker.processing.isolated_run import IsolatedRun
-from worker.processing.plain_submission import PlainSubmissions
 from worker.processing.prefetch import Prefetch
 from worker.processing.processor import Processor
 from worker.registration import Registration
@@ -84,7 +85,15 @@ class WorkerService:
         self.webhook_dispatcher = WebhookDispatcher(
             self._engine, ring_webhook, WebhookSettings(), worker=settings.node
         )
-        self.plain_submissions = PlainSubmissions(self._engine, self.intake_gate)
+        self._plain_queue = PlainQueue(redis_url, queue)
+        self._plain_intake = PlainIntake(
+            self._engine,
+            self._plain_queue,
+            self._doorbell,
+            worker=settings.node,
+            settings=queue,
+            tick=partial(self.liveness.beat, "plain"),
+        )
         self.processor = self._make_processor(queue)
         self._heartbeat = Heartbeat(
             self._engine,
@@ -135,6 +144,7 @@ class WorkerService:
             self.intake_gate,
             self._heartbeat,
             self._sweeper,
+            self._plain_intake,
             self.webhook_dispatcher,
             self._registration,
             self._auditor,
@@ -168,7 +178,6 @@ class WorkerService:
         self._closing.set()
         self.conditions.wait_for(DRAINING, "told to stop: finishes what is in hand and takes nothing more")
         self.processor.close()
-        self.plain_submissions.close()
         self.webhook_dispatcher.close()
         self.intake_gate.stop()
         _later(self.settings.drain_s, self._leave, exit_code)
@@ -177,6 +186,7 @@ class WorkerService:
         """After the last item: stop the parts and let go of everything."""
         self._fan_out.close()
         for part in (
+            self._plain_intake,
             self.processor,
             self.webhook_dispatcher,
             self._auditor,
@@ -187,6 +197,7 @@ class WorkerService:
             part.stop()
         self._components.close()
         self._registration.stop()
+        self._plain_queue.close()
         self._doorbell.close()
         self._engine.dispose()
         if self._probes is not None:

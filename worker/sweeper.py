@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from moderation import faults, metrics
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerUnavailable, LedgerUnavailable
+from moderation.ledger.expiry import cancel_expired
 from moderation.ledger.relay import Due, count_pushed, ring_due
 from moderation.ledger.sweep import another_swept, any_overdue, expire, find_lost
 from moderation.settings import LeaseSettings, QueueSettings
@@ -69,6 +70,9 @@ class Sweeper:
             if freed:
                 metrics.LEASES_EXPIRED.inc(len(freed))
                 log.warning("leases_expired", count=len(freed), first=str(freed[0]))
+            if late := cancel_expired(self._engine):
+                metrics.EXPIRED.inc(late)
+                log.info("waited_until_expired", count=late)
             self._find_lost()
             self._ring()
         except LedgerUnavailable as exc:

@@ -9,14 +9,19 @@ with its sweep at every poll, remote control on; what Celery's documentation and
 
 import os
 import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
+from uuid import NAMESPACE_URL, uuid5
 
 import redis
 from celery import Celery
+from kombu.exceptions import OperationalError
 from rich.console import Console
 
 from bench.chaos.history import History, read_history
@@ -63,10 +68,15 @@ def judge(item: int, latency_s: float) -> None:
         both.execute()
 
 
-def run(plan: Plan, folder: Path) -> dict[str, int]:
-    """Sent, lost and doubled after the plan's kills."""
+def run(plan: Plan, folder: Path, *, plain: bool = False) -> dict[str, int]:
+    """Sent, lost and doubled after the plan's kills.
+
+    plain: what plain clients send to Vetline: all priorities, a fifth with a countdown, and a Redis that keeps all.
+    """
     with ExitStack() as stack:
-        broker = stack.enter_context(LocalRedis.start(folder / "broker", appendonly=False))
+        broker = stack.enter_context(
+            LocalRedis.start(folder / "broker", appendonly=plain, fsync="always" if plain else "everysec")
+        )
         notes = stack.enter_context(LocalRedis.start(folder / "notes", appendonly=False))
         postgres = stack.enter_context(
             LocalPostgres.start(folder / "postgres")
@@ -92,7 +102,7 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
             redis_server=broker,
         )
         workers.start()
-        _send_and_break(plan, make_app(broker.url), monkey)
+        send_and_break(plan, _Sender(broker.url, plan, plain=plain), monkey)
         monkey.rest()
         _settle(client)
         workers.dismiss()
@@ -103,16 +113,60 @@ def run(plan: Plan, folder: Path) -> dict[str, int]:
     return {"accepted": plan.items, "lost": lost, "doubled": ran_twice, "kills": kills}
 
 
-def _send_and_break(plan: Plan, sender: Celery, monkey: Monkey) -> None:
+class _Sender:
+    """Sends one item after the other, as long as it takes."""
+
+    def __init__(self, broker: str, plan: Plan, *, plain: bool) -> None:
+        self._app, self._plan, self._plain = make_app(broker), plan, plain
+
+    def send(self, item: int) -> None:
+        options = plain_options(item) if self._plain else {}
+        until_sent(
+            lambda: self._app.send_task(
+                "peer.judge", (item, self._plan.latency_s), queue=_QUEUE, retry=False, **options
+            )
+        )
+
+
+def plain_options(item: int) -> dict[str, Any]:
+    """Each priority in its turn, and a countdown of some seconds for every fifth; the id is the item's."""
+    countdown = {"countdown": 5 + item % 20} if item % 5 == 0 else {}
+    return {"priority": item // 5 % 10, "task_id": str(uuid5(NAMESPACE_URL, f"item-{item}"))} | countdown
+
+
+def until_sent(send: Callable[[], object]) -> None:
+    """As a client does that must not lose it: while Redis is away, the same again."""
+    while True:
+        try:
+            send()
+        except OperationalError:
+            time.sleep(0.2)
+        else:
+            return
+
+
+class Sender(Protocol):
+    def send(self, item: int) -> None: ...
+
+
+def send_and_break(plan: Plan, sender: Sender, monkey: Monkey) -> None:
+    """Spread the faults over the items: each while its share of them is being sent."""
     faults = plan.faults
     per_step = -(-plan.items // max(1, len(faults)))
     for step, fault in enumerate(faults):
         monkey.wait_for_the_workers()
-        for item in range(step * per_step, min(plan.items, (step + 1) * per_step)):
-            sender.send_task("peer.judge", (item, plan.latency_s), queue=_QUEUE)
+        share = range(step * per_step, min(plan.items, (step + 1) * per_step))
+        sending = threading.Thread(target=_send_all, args=(sender, share))
+        sending.start()
         monkey.do(fault)
+        sending.join()
         if step % 20 == 0:
             Console(stderr=True).print(f"fault {step}/{len(faults)}")
+
+
+def _send_all(sender: Sender, items: range) -> None:
+    for item in items:
+        sender.send(item)
 
 
 def _settle(client: redis.Redis) -> None:

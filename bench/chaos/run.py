@@ -31,7 +31,7 @@ console = Console(stderr=True, highlight=False)
 _POLICY = "llavaguard-default"
 _READ_OUT_S = 60.0
 _TERMINAL = ("done", "failed", "cancelled")
-_BUSY = text("SELECT DISTINCT worker FROM assessment WHERE state = 'running'")
+BUSY = text("SELECT DISTINCT worker FROM assessment WHERE state = 'running'")
 
 
 def run(plan: Plan, folder: Path) -> Outcome:
@@ -52,10 +52,10 @@ def run(plan: Plan, folder: Path) -> Outcome:
         engine.dispose()
         go_on_at(postgres, folder / "postgres", NEXT_ID)
         readers = _Readers(stack, engine, postgres.url)
-        uris = [_image(images, plan, number) for number in range(plan.items)]
+        uris = [make_image(images, plan, number) for number in range(plan.items)]
         workers = Workers(
             ["-m", "moderation.cli", "worker", "--sglang-url", server.url, "--name"],
-            _worker_env(plan, postgres.url, redis_server.url, images),
+            worker_env(plan, postgres.url, redis_server.url, images),
             plan.workers,
             logs,
             history,
@@ -65,7 +65,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
             plan,
             workers,
             history=history,
-            busy=lambda: _workers(engine, _BUSY),
+            busy=lambda: workers_of(engine, BUSY),
             postgres=postgres,
             redis_server=redis_server,
         )
@@ -74,7 +74,7 @@ def run(plan: Plan, folder: Path) -> Outcome:
         stack.callback(workers.dismiss)
         _break_while_submitting(plan, monkey, uris, client, history)
         monkey.rest()
-        _wait_for_the_end(plan, engine)
+        wait_for_the_end(plan, engine)
         given = readers.read_out()
         workers.dismiss()
         return check(history.path, engine, given)
@@ -101,7 +101,7 @@ class _Readers:
         }
 
 
-def _image(folder: Path, plan: Plan, number: int) -> str:
+def make_image(folder: Path, plan: Plan, number: int) -> str:
     """A small picture of its own; those that are poison say so in their names, for the workers' fault point."""
     every = plan.items // plan.poison if plan.poison else 0
     kind = "poison" if every and number % every == every // 2 and number // every < plan.poison else "item"
@@ -112,7 +112,7 @@ def _image(folder: Path, plan: Plan, number: int) -> str:
     return path.as_uri()
 
 
-def _worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> dict[str, str]:
+def worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> dict[str, str]:
     return {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
@@ -126,7 +126,7 @@ def _worker_env(plan: Plan, database_url: str, redis_url: str, images: Path) -> 
     }
 
 
-def _workers(engine: Engine, query: TextClause) -> set[str]:
+def workers_of(engine: Engine, query: TextClause) -> set[str]:
     try:
         with engine.connect() as connection:
             return set(connection.execute(query).scalars())
@@ -167,7 +167,7 @@ def _submit(client: Client, uris: list[str], first: int, history: History) -> No
                 break
 
 
-def _wait_for_the_end(plan: Plan, engine: Engine) -> None:
+def wait_for_the_end(plan: Plan, engine: Engine) -> None:
     end = time.monotonic() + plan.limit_s
     while time.monotonic() < end:
         now = counts(engine)

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Engine
 
 from moderation.cli.open_ledger import opened_ledger
-from moderation.cli.output import duration_text, print_table, progress_bar, talk
+from moderation.cli.output import duration_text, print_table, progress_bar, say, talk
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSetting, InvalidSubmission, PolicyError
 from moderation.exit_codes import SOME_FAILED
@@ -291,7 +291,7 @@ def _show(
     for line in evaluation.document["warnings"]:
         talk(f"warning: {line}")
     if as_json:
-        typer.echo(as_text(evaluation, comparison), nl=False)
+        say(as_text(evaluation, comparison), nl=False)
     else:
         rows = table_rows(evaluation.document["metrics"])
         heads = {"measure": "measure", "value": "value", "interval": "95 % interval", "n": "n"}

@@ -7,7 +7,7 @@ import typer
 
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, print_jsonl, print_table, talk
+from moderation.cli.output import print_json, print_jsonl, print_table, say, talk
 from moderation.ledger.evaluation_runs import Run, find_run, items_of
 from moderation.ledger.evaluation_runs import runs as kept_runs
 
@@ -68,8 +68,8 @@ def show(
         return
     for line in found.report["warnings"]:
         talk(f"warning: {line}")
-    typer.echo(f"run {found.id} of {found.policy} on {found.source}, by {found.created_by}")
-    typer.echo(f"data {found.data_sha256}\nweights {found.weights_sha256 or 'not one, or not named'}")
+    say(f"run {found.id} of {found.policy} on {found.source}, by {found.created_by}")
+    say(f"data {found.data_sha256}\nweights {found.weights_sha256 or 'not one, or not named'}")
     heads = {"measure": "measure", "value": "value", "interval": "95 % interval", "n": "n"}
     print_table((dict(zip(heads, row, strict=True)) for row in table_rows(found.metrics)), heads)
 
@@ -103,7 +103,7 @@ def show_comparison(found: Mapping[str, Any]) -> None:
     from consumer.evaluation.pages import TITLES, figure, p_value
 
     test, turned = found["mcnemar"], found["flips"]
-    typer.echo(
+    say(
         f"\nagainst {found['run']}: {found['paired_rows']} rows in both, {test['only_after']} gained, "
         f"{test['only_before']} lost, McNemar's exact p {p_value(test['p'])}"
     )

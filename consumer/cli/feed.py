@@ -7,13 +7,12 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from pydantic_core import to_json
 
 from consumer.feed import Feed, PublishedVerdict
 from moderation.cli.feed_options import After, Category, Name, Unsafe, shown_filter
 from moderation.cli.open_ledger import check_tables, opened_ledger
 from moderation.cli.options import Batch, Json, Policy
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_jsonl, print_table, talk
 from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.ledger import consumers
 from moderation.ledger.engine import open_ledger
@@ -130,7 +129,7 @@ def remove(name: Name, as_json: Json = False) -> None:
 
 def _write(verdicts: Sequence[PublishedVerdict]) -> None:
     """All lines, out of our hands when this returns. Raises BrokenPipeError where nobody reads any more."""
-    sys.stdout.writelines(to_json(verdict.plain()).decode() + "\n" for verdict in verdicts)
+    print_jsonl(verdict.plain() for verdict in verdicts)
     sys.stdout.flush()
 
 

@@ -6,7 +6,7 @@ import typer
 
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_table, say, talk
 from moderation.cli.signature import login_name, plain_words
 from moderation.ledger import shadow as ledger
 
@@ -92,7 +92,7 @@ def report(
         print_json({"candidate": shadow.ref, "share": shadow.share, **found})
         return
     for line in _lines(found):
-        typer.echo(line)
+        say(line)
     heads = {
         "id": "id",
         "uri": "image",

@@ -61,6 +61,9 @@ def verdicts(
         ExportFormat | None, typer.Option("--format", help="By default what --output ends in, or table.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write a file, whole or not at all.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="CSV as it is: no ' before what a spreadsheet would run.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help=f"So many; a table has {_TABLE_ROWS}.")] = None,
     with_report: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Counts, shares removed, plots, warnings.")
@@ -102,7 +105,10 @@ def verdicts(
         report=with_report is not None,
         group_by=group_by,
         warn_share=warn_share,
+        raw=raw,
     )
+    if raw and wanted.form is not ExportFormat.CSV:
+        raise InvalidSubmission("--raw is about CSV: say --format csv too")
     done = _tabled(wanted) if wanted.form is ExportFormat.TABLE else _written(wanted)
     if done.report and with_report:
         _tell_report(done.report, with_report)

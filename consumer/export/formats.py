@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -12,14 +12,13 @@ from typing import Any, BinaryIO
 from pydantic_core import to_json
 
 from moderation.ledger.export import COLUMNS, ColumnKind, Page
+from moderation.safe_text import csv_cell
 
 Write = Callable[[Page], None]
+Cells = Callable[[Sequence[Any]], Sequence[Any]]  # of a column
 
 _NAMES = [column.name for column in COLUMNS]
 _JSON = next(n for n, c in enumerate(COLUMNS) if c.kind is ColumnKind.JSON)
-
-# A cell that starts so is a formula to Excel, LibreOffice and Google Sheets, also after a tab or a line break.
-_FORMULA = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are full-width
 
 
 class ExportFormat(StrEnum):
@@ -31,13 +30,16 @@ class ExportFormat(StrEnum):
     PARQUET = "parquet"
 
 
-def open_format(form: ExportFormat, file: BinaryIO) -> AbstractContextManager[Write]:
-    """What writes pages into the file in this form. Raises BadSetting where the form needs what is not installed."""
+def open_format(form: ExportFormat, file: BinaryIO, *, raw: bool = False) -> AbstractContextManager[Write]:
+    """What writes pages into the file in this form. Raises BadSetting where the form needs what is not installed.
+
+    raw: in CSV, texts as they are, for programs alone.
+    """
     if form is ExportFormat.PARQUET:
         from consumer.export.parquet import parquet  # pyarrow takes half a second, and may not be there
 
         return parquet(file)
-    return {ExportFormat.CSV: _csv, ExportFormat.JSONL: _jsonl}[form](file)
+    return _csv(file, raw=raw) if form is ExportFormat.CSV else _jsonl(file)
 
 
 @contextmanager
@@ -55,27 +57,27 @@ def _jsonl(file: BinaryIO) -> Iterator[Write]:
 
 
 @contextmanager
-def _csv(file: BinaryIO) -> Iterator[Write]:
+def _csv(file: BinaryIO, *, raw: bool) -> Iterator[Write]:
     """RFC 4180, UTF-8, a header, an empty cell for NULL, and no text that a spreadsheet would run."""
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow(_NAMES)
     try:
-        yield lambda page: writer.writerows(_cells(page))
+        yield lambda page: writer.writerows(_cells(page, _CELLS if not raw else _CELLS | _RAW))
         text.flush()
     finally:
         text.detach()  # the file is not ours to close
 
 
-def _cells(page: Page) -> Iterable[Sequence[Any]]:
+def _cells(page: Page, cells: Mapping[ColumnKind, Cells]) -> Iterable[Sequence[Any]]:
     """Column by column, which takes half the time of cell by cell."""
     columns = zip(*page, strict=True)
-    return zip(*(_CELLS[c.kind](column) for c, column in zip(COLUMNS, columns, strict=True)), strict=True)
+    return zip(*(cells[c.kind](column) for c, column in zip(COLUMNS, columns, strict=True)), strict=True)
 
 
 def _harmless(column: Sequence[str | None]) -> Sequence[str | None]:
-    """With an apostrophe before what a spreadsheet would run. Only texts: a negative number is one."""
-    return [f"'{text}" if text and text[0] in _FORMULA else text for text in column]
+    """Only texts: a negative number is one."""
+    return [csv_cell(text) if text else text for text in column]
 
 
 def _words(column: Sequence[bool | None]) -> Sequence[str | None]:
@@ -90,7 +92,7 @@ def _as_they_are(column: Sequence[Any]) -> Sequence[Any]:
     return column
 
 
-_CELLS: dict[ColumnKind, Callable[[Sequence[Any]], Sequence[Any]]] = {
+_CELLS: dict[ColumnKind, Cells] = {
     ColumnKind.TEXT: _harmless,
     ColumnKind.WORD: _harmless,
     ColumnKind.JSON: _harmless,
@@ -100,3 +102,4 @@ _CELLS: dict[ColumnKind, Callable[[Sequence[Any]], Sequence[Any]]] = {
     ColumnKind.INT64: _as_they_are,
     ColumnKind.REAL: _as_they_are,
 }
+_RAW = dict.fromkeys((ColumnKind.TEXT, ColumnKind.WORD, ColumnKind.JSON), _as_they_are)

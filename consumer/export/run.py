@@ -17,7 +17,10 @@ _RATING = next(n for n, column in enumerate(COLUMNS) if column.name == "rating")
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What to export, and how. output: None means standard output. group_by, warn_share: of the report."""
+    """What to export, and how. output: None means standard output. group_by, warn_share: of the report.
+
+    raw: CSV without what keeps a spreadsheet from running it.
+    """
 
     choice: ExportFilter
     form: ExportFormat
@@ -26,6 +29,7 @@ class ExportRequest:
     report: bool = False
     group_by: str | None = None
     warn_share: float = 0.0
+    raw: bool = False
 
 
 @dataclass(slots=True)
@@ -45,7 +49,7 @@ def export(
     with (
         snapshot(engine) as connection,
         opened(wanted.output) as file,
-        open_format(wanted.form, file) as write,
+        open_format(wanted.form, file, raw=wanted.raw) as write,
         closing(verdict_pages(connection, wanted.choice, limit=wanted.limit)) as pages,
     ):
         for page in pages:

@@ -1,10 +1,10 @@
 """Renders a report for people: Markdown for a pull request or a data card, HTML for a browser. Names are escaped in both."""
 
-import html
 import re
 from collections.abc import Iterable, Sequence
 
 from consumer.report.summary import Counts, Grouping, Report
+from moderation.safe_text import for_html, for_terminal
 
 _MOST_ROWS = 50  # of a table; report.json has more
 _NOTE = (
@@ -31,16 +31,16 @@ def web_page(report: Report, plots: Sequence[str]) -> str:
     """report.html: one page without scripts, which loads nothing but the plots beside it."""
     body = [
         "<h1>What the verdicts come to</h1>",
-        f"<p>{html.escape(_scope(report))}</p>",
-        f"<p>{html.escape(_NOTE)}</p>",
+        f"<p>{for_html(_scope(report))}</p>",
+        f"<p>{for_html(_NOTE)}</p>",
     ]
     if report.warnings:
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in report.warnings[:_MOST_ROWS])
+        items = "".join(f"<li>{for_html(line)}</li>" for line in report.warnings[:_MOST_ROWS])
         body.append(f'<h2>Warnings</h2><ul class="warn">{items}</ul>')
     for title, head, rows in _tables(report):
-        body.append(f"<h2>{html.escape(title)}</h2><table>{_row('th', head)}")
+        body.append(f"<h2>{for_html(title)}</h2><table>{_row('th', head)}")
         body += [_row("td", row) for row in rows] + ["</table>"]
-    body += [f'<img src="{html.escape(name)}" alt="{html.escape(name)}">' for name in plots]
+    body += [f'<img src="{for_html(name)}" alt="{for_html(name)}">' for name in plots]
     return _PAGE.format(body="\n".join(body))
 
 
@@ -102,10 +102,10 @@ def _groups(grouping: Grouping, warn_share: float) -> list[list[str]]:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{for_html(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
 def _plain(text: str) -> str:
     """On one line, and nothing that Markdown would take for a table, a link or a tag."""
-    one_line = " ".join(text.split())
+    one_line = for_terminal(" ".join(text.split()))
     return re.sub(r"([\\`*_\[\]<>|&])", r"\\\1", one_line)

@@ -10,7 +10,7 @@ import typer
 from moderation.cli.filters import age
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, talk
+from moderation.cli.output import print_json, say, talk
 from moderation.errors import InvalidSubmission
 from moderation.ledger.audit.finding import AuditFinding
 from moderation.ledger.audit.run import AuditReport, Coverage
@@ -67,9 +67,9 @@ def audit(
 
 def _tell(report: AuditReport) -> None:
     for part in report.parts:
-        typer.echo(f"{part.part:<12} {part.rows:>13,} rows  {_covered(part):<10} {part.took_s:>8.1f} s")
+        say(f"{part.part:<12} {part.rows:>13,} rows  {_covered(part):<10} {part.took_s:>8.1f} s")
     if not report.findings:
-        typer.echo("no breach")
+        say("no breach")
     for one in report.findings:
         _tell_one(one)
 
@@ -79,8 +79,8 @@ def _covered(part: Coverage) -> str:
 
 
 def _tell_one(one: AuditFinding) -> None:
-    typer.echo(f"\n{one.check}: {one.what}: {one.count:,}")
+    say(f"\n{one.check}: {one.what}: {one.count:,}")
     for id_ in one.ids:
-        typer.echo(textwrap.fill(id_, _WIDTH, initial_indent="  ", subsequent_indent="    "))
+        say(textwrap.fill(id_, _WIDTH, initial_indent="  ", subsequent_indent="    "))
     if one.count > len(one.ids):
-        typer.echo(f"  and {one.count - len(one.ids):,} more")
+        say(f"  and {one.count - len(one.ids):,} more")

@@ -7,6 +7,7 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from moderation.cli.main import COMPLETING
+from moderation.cli.output import say
 
 commands = typer.Typer()
 
@@ -29,4 +30,4 @@ def completion(
 
     fish, in ~/.config/fish/config.fish: vetline completion fish | source
     """
-    typer.echo(get_completion_script(prog_name="vetline", complete_var=COMPLETING, shell=shell.value))
+    say(get_completion_script(prog_name="vetline", complete_var=COMPLETING, shell=shell.value))

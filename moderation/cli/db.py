@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from moderation.cli.output import talk
+from moderation.cli.output import say, talk
 from moderation.cli.places import told_put_back
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
@@ -49,5 +49,5 @@ def current() -> None:
     """Show the database's revision and this release's."""
     with resolve(need_redis=False) as services:
         engine = open_ledger(services.database_url)
-        typer.echo(f"{migrate.current(engine)} (this release: {migrate.head()})")
+        say(f"{migrate.current(engine)} (this release: {migrate.head()})")
         engine.dispose()

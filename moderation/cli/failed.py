@@ -7,7 +7,7 @@ import typer
 from moderation.cli.filters import Code, Host, NewerThan, OlderThan, selected
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy, Tenant
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_table, say, talk
 from moderation.ledger.failures import FailureGroup, failure_counts, failure_groups, failures
 from moderation.ledger.selection import Selection
 from moderation.redaction import redact_uri
@@ -64,7 +64,7 @@ def failed(
         headings = {group.value: group.value for group in groups_by}
         print_table(groups, {"n": "failed"} | headings | {"first_at": "first (UTC)", "last_at": "last (UTC)"})
         if rows:
-            typer.echo()
+            say()
             print_table(rows, _COLUMNS)
         if total > len(rows):
             talk(f"{len(rows)} of {total} shown; --limit shows more")

@@ -14,6 +14,7 @@ from moderation.cli.table import COMMANDS
 from moderation.errors import Misuse, Unavailable, VetlineError
 from moderation.exit_codes import FAILED, INTERRUPTED, MISUSE, SERVICE_DOWN
 from moderation.log import configure_logging, configure_when_used
+from moderation.safe_text import for_terminal
 
 COMPLETING = "_VETLINE_COMPLETE"  # set where a shell asks what may come next
 
@@ -22,7 +23,7 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        typer.echo(f"vetline {version('vetline')}")
+        sys.stdout.write(f"vetline {version('vetline')}\n")
         raise typer.Exit
 
 
@@ -95,5 +96,5 @@ def _nobody_reads() -> int:
 
 
 def _say(line: str, code: int) -> int:
-    typer.echo(f"vetline: {line}", err=True)
+    sys.stderr.write(f"vetline: {for_terminal(line, lines=True)}\n")
     return code

@@ -1,5 +1,6 @@
 """`vetline metrics`: the ledger's numbers over HTTP, for Prometheus. One for an installation."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ def metrics(
     from moderation.ledger.engine import open_ledger
     from moderation.ledger.gauge_poller import GaugePoller
     from moderation.ledger_collector import LedgerCollector
+    from moderation.plain_queue import PlainQueue
     from moderation.services.resolve import resolve
 
     with resolve(need_redis=True) as services:
@@ -37,10 +39,12 @@ def metrics(
         check_tables(engine)
         watch = GaugePoller(engine)
         registry = CollectorRegistry()
-        registry.register(LedgerCollector(watch, Doorbell(services.redis_url)))
+        registry.register(
+            LedgerCollector(watch, Doorbell(services.redis_url), PlainQueue(services.redis_url))
+        )
         if once:
             watch.read()
-            typer.echo(generate_latest(registry).decode(), nl=False)
+            sys.stdout.write(generate_latest(registry).decode())
             return
         watch.start()
         server, thread = start_http_server(port, address, registry)

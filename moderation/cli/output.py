@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_json
 
+from moderation.safe_text import for_terminal, json_for_terminal
+
 _SAY_S = 10.0  # between two lines of progress where stderr is no terminal
 
 if TYPE_CHECKING:  # rich is loaded where a table or a bar is drawn
@@ -17,9 +19,25 @@ if TYPE_CHECKING:  # rich is loaded where a table or a bar is drawn
 Row = Mapping[str, Any]
 
 
+def say(line: str = "", *values: object) -> None:
+    """Lines for a person, on stdout. values: of other people's making, which come behind them in one line each."""
+    sys.stdout.write(
+        for_terminal(line, lines=True) + " ".join(for_terminal(str(value)) for value in values) + "\n"
+    )
+
+
+def visible(value: Any) -> Any:
+    """The same with every text in it made safe for a line on a terminal."""
+    if isinstance(value, str):
+        return for_terminal(value)
+    if isinstance(value, Mapping):
+        return {key: visible(item) for key, item in value.items()}
+    return [visible(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def talk(line: str) -> None:
     """One line for a person, on stderr."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(for_terminal(line, lines=True) + "\n")
     sys.stderr.flush()
 
 
@@ -43,14 +61,14 @@ def progress_bar() -> "Progress":
 
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
-    print(to_json(value, indent=2).decode())  # noqa: T201 - data goes to stdout
+    print(json_for_terminal(to_json(value, indent=2).decode()))  # noqa: T201 - data goes to stdout
 
 
 def print_jsonl(rows: Iterable[Row]) -> int:
     """A JSON object a line on stdout; how many there were."""
     count = 0
     for row in rows:
-        print(to_json(dict(row)).decode())  # noqa: T201 - as above
+        print(json_for_terminal(to_json(dict(row)).decode()))  # noqa: T201 - as above
         count += 1
     return count
 
@@ -61,6 +79,7 @@ def print_table(
     """A table on stdout, as wide as the terminal. columns: heading by field. How many rows there were."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -68,7 +87,7 @@ def print_table(
         table.add_column(heading, overflow="fold")
     count = 0
     for row in rows:
-        table.add_row(*(_shown(row.get(field)) for field in columns), style=style(row))
+        table.add_row(*(Text(_shown(row.get(field))) for field in columns), style=style(row))
         count += 1
     if count:
         console.print(table)
@@ -86,7 +105,7 @@ def _shown(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-    return str(_plain(value)).replace("[", "\\[")
+    return for_terminal(str(_plain(value)))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import typer
 from moderation.cli import gate as gates
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_table, say, talk
 from moderation.cli.reassess import impact
 from moderation.cli.signature import login_name, plain_words
 from moderation.errors import BadSource, PolicyError, UnknownPolicy
@@ -62,16 +62,16 @@ def show(ref: Ref, as_json: Json = False) -> None:
     if as_json:
         print_json(_row(entry) | policy.model_dump(mode="json") | {"warnings": warnings(policy)})
         return
-    typer.echo(f"{policy.ref}  {policy.title}  ({_state(entry)})")
-    typer.echo(f"added by {entry.created_by} on {entry.created_at:%Y-%m-%d %H:%M} UTC: {entry.reason}")
-    typer.echo(f"text {policy.prompt_sha256}, at most {token_bound(policy)} tokens")
+    say(f"{policy.ref}  {policy.title}  ({_state(entry)})")
+    say(f"added on {entry.created_at:%Y-%m-%d %H:%M} UTC by ", f"{entry.created_by}: {entry.reason}")
+    say(f"text {policy.prompt_sha256}, at most {token_bound(policy)} tokens")
     if policy.note:
-        typer.echo(f"\n{policy.note}")
+        say(f"\n{policy.note}")
     for category in policy.categories:
-        typer.echo(f"\n{category.full_name} ({category.state.value})")
+        say(f"\n{category.full_name} ({category.state.value})")
         for title, bullets in (("should not", category.should_not), ("can", category.can)):
             for bullet in bullets:
-                typer.echo(f"  {title}: {bullet}")
+                say(f"  {title}: {bullet}")
     _warn(policy)
 
 
@@ -83,7 +83,10 @@ def render(ref: Ref, as_json: Json = False) -> None:
     if as_json:
         print_json({"policy": policy.ref, "prompt": policy.prompt, "prompt_sha256": policy.prompt_sha256})
     else:  # not a byte more, so that its digest is the one that verdicts name; but a prompt wants a line of its own
-        typer.echo(policy.prompt.encode(), nl=sys.stdout.isatty())
+        if sys.stdout.isatty():
+            say(policy.prompt)
+        else:  # the bytes that the digest is of
+            sys.stdout.write(policy.prompt)
 
 
 @_policy.command()
@@ -130,7 +133,7 @@ def diff(
     if as_json:
         print_json(description)
     else:
-        typer.echo("\n".join(description.lines))
+        say("\n".join(description.lines))
 
 
 @_policy.command()

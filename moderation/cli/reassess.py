@@ -7,7 +7,7 @@ import typer
 
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Json
-from moderation.cli.output import print_json, print_table, progress_bar, talk
+from moderation.cli.output import print_json, print_table, progress_bar, say, talk
 from moderation.errors import InvalidSubmission
 from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import impact as ledger
@@ -87,7 +87,7 @@ def impact(
         print_json(_as_json(change, effect, items))
         return
     for line in _lines(change, effect):
-        typer.echo(line)
+        say(line)
     print_table(items, _FLIPS, style=lambda row: "red" if row["rating_after"] == Rating.UNSAFE else None)
     if effect.flips > len(items):
         talk(f"{effect.flips - len(items)} more flipped; --limit lists more")

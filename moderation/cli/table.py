@@ -51,6 +51,9 @@ GROUPS: Mapping[str, tuple[Listed, ...]] = {
             "moderation.cli.retry_cancel:commands",
             "Free what dead workers hold; ring again what was lost.",
         ),
+        Listed(
+            "rejected", "moderation.cli.rejected:commands", "List, mend and drop messages that were rejected."
+        ),
         Listed("pause", "moderation.cli.pause:commands", "Pause a batch, a policy, a tenant or everything."),
         Listed("resume", "moderation.cli.pause:commands", "End a pause."),
         Listed("cap", "moderation.cli.pause:commands", "Limit how much of a batch or tenant runs at once."),

@@ -21,6 +21,7 @@ from moderation.ledger import counters, queries
 from moderation.ledger.activity import workers
 from moderation.ledger.failures import failure_counts
 from moderation.ledger.selection import Selection
+from moderation.safe_text import for_terminal
 
 commands = typer.Typer()
 
@@ -81,7 +82,8 @@ def watch(
             while True:
                 sight = _look_on(engine, batch)
                 live.update(
-                    page(sight) if isinstance(sight, Snapshot) else Text(sight, style="red"), refresh=True
+                    page(sight) if isinstance(sight, Snapshot) else Text(for_terminal(sight), style="red"),
+                    refresh=True,
                 )
                 if _is_over(sight, until_done):
                     return
@@ -97,7 +99,7 @@ def page(sight: Snapshot) -> RenderableType:
     time_left = f", {duration_text(sight.left_s)} left" if sight.left_s is not None else ""
     title = f"batch {sight.batch}" if sight.batch else "everything"
     parts: list[RenderableType] = [
-        Text(f"{title}: {sight.per_s:.1f}/s over the last minute{time_left}", style="bold"),
+        Text(f"{for_terminal(title)}: {sight.per_s:.1f}/s over the last minute{time_left}", style="bold"),
         head,
         _swept(sight.sweep),
         Text(),

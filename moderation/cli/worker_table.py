@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from moderation.cli.output import duration_text
 from moderation.ledger.workers import STATES
+from moderation.safe_text import for_terminal
 
 if TYPE_CHECKING:  # rich is loaded where the table is drawn; `vetline status` prints a line
     from rich.console import RenderableType
@@ -53,8 +54,8 @@ def worker_table(rows: Sequence[Row]) -> "RenderableType":
         table.add_column(heading, overflow="fold")
     for row in rows:
         style = "red" if row["lease_ran_out"] else _STYLES.get(row["state"])
-        table.add_row(*(Text(cell) for cell in _cells(row)), style=style)
-    waits = [Text(line, style="yellow") for row in rows for line in _waits(row)]
+        table.add_row(*(Text(for_terminal(cell)) for cell in _cells(row)), style=style)
+    waits = [Text(for_terminal(line), style="yellow") for row in rows for line in _waits(row)]
     return Group(table, *waits)
 
 

@@ -22,6 +22,7 @@ _CLAIM = """
     WHERE id IN (
         SELECT a.id FROM assessment a
         WHERE a.{which} AND a.state = 'queued' AND (a.not_before IS NULL OR a.not_before <= now())
+            AND (a.expires_at IS NULL OR a.expires_at > now())
             AND a.crashes < :suspect AND NOT {paused}
         ORDER BY a.id FOR UPDATE
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
-from moderation.ledger import counters, golden, queries, workers
+from moderation.ledger import counters, golden, queries, rejected, workers
 from moderation.ledger.audit import turn
 from moderation.ledger.engine import autocommit, transaction
 
@@ -106,6 +106,7 @@ QUICK = (
     GaugeQuery("running", running, 5),
     GaugeQuery("workers", workers.counts, 5),
     GaugeQuery("failures", failures, 15),
+    GaugeQuery("rejected", rejected.rejected_counts, 15),
     GaugeQuery("sweep", queries.last_sweep, 5),
     GaugeQuery("reconciled", turn.places, 15),
     GaugeQuery("golden", golden.recent, 30),

@@ -9,12 +9,14 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     PrimaryKeyConstraint,
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -160,3 +162,39 @@ class RequestRow(SQLModel, table=True):
     seed: UUID = Field(sa_column=Column(Uuid, nullable=False))
     answer: str | None = Field(default=None, sa_column=text_column(nullable=True))
     begun_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+
+
+class RejectedMessageRow(SQLModel, table=True):
+    """A message of a plain Celery client of which no row could be made.
+
+    sha256: of its bytes, so that one that comes again is counted in `times`. bytes: its size. body: what it was, without
+    secrets and cut short. uri: as it came, for who sends it again; it may hold a secret, so that watchers do not see it.
+    assessment_id: what it became when it was sent again, at resubmitted_at.
+    """
+
+    __tablename__ = "rejected_message"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", name="rejected_message_pk"),
+        UniqueConstraint("sha256", name="rejected_message_once"),
+    )
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True)))
+    sha256: str = Field(sa_column=text_column())
+    code: str = Field(sa_column=text_column())
+    detail: str = Field(sa_column=text_column())
+    queue: str = Field(sa_column=text_column())
+    size: int = Field(sa_column=Column("bytes", BigInteger, nullable=False))
+    body: str = Field(sa_column=text_column())
+    task_id: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    task: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    uri: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    policy: str | None = Field(default=None, sa_column=text_column(nullable=True))
+    priority: int = Field(sa_column=Column(SmallInteger, nullable=False))
+    not_before: datetime | None = Field(default=None, sa_column=time_column())
+    expires_at: datetime | None = Field(default=None, sa_column=time_column())
+    times: int = Field(sa_column=Column(Integer, nullable=False, server_default="1"))
+    rejected_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    last_at: datetime = Field(sa_column=time_column(default=True, nullable=False))
+    worker: str = Field(sa_column=text_column())
+    resubmitted_at: datetime | None = Field(default=None, sa_column=time_column())
+    assessment_id: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))

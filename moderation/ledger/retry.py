@@ -48,7 +48,7 @@ _CANCEL = text(f"""
 """)
 
 # Nobody fetches it again, so what its URI opens is forgotten.
-_REDACT = text("""
+REDACT = text("""
     UPDATE assessment a SET uri = told.uri
     FROM unnest(CAST(:ids AS uuid[]), CAST(:uris AS text[])) AS told (id, uri)
     WHERE a.id = told.id AND a.state = 'cancelled'
@@ -103,7 +103,7 @@ def cancel_queued(engine: Engine, selection: Selection, *, limit: int = 10_000) 
         rows = connection.execute(_CANCEL, selection.values() | {"limit": limit}).all()
         shown_uris = {row.id: shown for row in rows if (shown := without_secrets(row.uri)) != row.uri}
         if shown_uris:
-            connection.execute(_REDACT, {"ids": list(shown_uris), "uris": list(shown_uris.values())})
+            connection.execute(REDACT, {"ids": list(shown_uris), "uris": list(shown_uris.values())})
     return [row.id for row in rows]
 
 

@@ -29,7 +29,7 @@ _READABLE = (
     "feed_epoch", "golden_item", "golden_rate", "legal_hold", "pause", "policy_gate", "policy_release", "policy_revision",
     "shadow", "sweep", "tally", "tally_change", "verdict", "webhook", "webhook_set_aside", "worker",
 )  # fmt: skip
-HIDDEN = ("webhook_secret", "request")  # what signs, and what services asked: for those who use them alone
+HIDDEN = ("webhook_secret", "request", "rejected_message")  # what signs, and what services asked or sent
 
 _READ, _KEEP = "SELECT", "SELECT, INSERT, UPDATE, DELETE"
 
@@ -67,13 +67,19 @@ GRANTS: Mapping[str, Grants] = {
         "webhook_secret": _READ,
         "webhook_set_aside": _KEEP,
         "audit_place": "SELECT, UPDATE",
+        "rejected_message": "SELECT, INSERT, UPDATE",
     },
     "vetline_consumer": {
         **dict.fromkeys((*_VIEWS, "feed_epoch", "alembic_version"), _READ),
         "verdict": "SELECT (epoch, xid, seq, recorded_at)",
         "consumer": _KEEP,
     },
-    "vetline_watcher": dict.fromkeys((*_READABLE, *_VIEWS, *_POLICY_VIEWS, "open_work"), _READ),
+    "vetline_watcher": {
+        **dict.fromkeys((*_READABLE, *_VIEWS, *_POLICY_VIEWS, "open_work"), _READ),
+        # All but `uri`, which is as the client sent it.
+        "rejected_message": "SELECT (id, sha256, code, detail, queue, bytes, body, task_id, task, policy, priority,"
+        " not_before, expires_at, times, rejected_at, last_at, worker, resubmitted_at, assessment_id)",
+    },
     "vetline_scaler": {"open_work": _READ},
     "vetline_approver": {
         **dict.fromkeys(

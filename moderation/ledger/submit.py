@@ -16,15 +16,17 @@ from moderation.ledger.policies import PinnedPolicy
 _GIVEN = {
     "id": "uuid", "uri": "text", "policy": "text", "policy_revision_id": "integer", "key": "text", "batch": "text",
     "priority": "smallint", "metadata": "jsonb", "submission_id": "uuid", "reuse": "boolean", "tenant": "text",
+    "not_before": "timestamptz", "expires_at": "timestamptz",
 }  # fmt: skip
 _COLUMNS = ", ".join(_GIVEN)
 
 # ON CONFLICT names no constraint on purpose: a repeat after a lost reply hits the primary key, a known key the other.
 _INSERT = text(f"""
     INSERT INTO assessment ({_COLUMNS}, ring_at, rung_at)
-    SELECT {_COLUMNS}, CASE WHEN NOT by_us THEN now() END, CASE WHEN by_us THEN now() END
+    SELECT {_COLUMNS}, CASE WHEN NOT by_us THEN greatest(now(), not_before) END, CASE WHEN by_us THEN now() END
     FROM (
-        SELECT *, CAST(:rung AS boolean) AND NOT {IS_PAUSED} AND NOT {IS_CAPPED} AS by_us
+        SELECT *, CAST(:rung AS boolean) AND NOT {IS_PAUSED} AND NOT {IS_CAPPED}
+            AND coalesce(not_before <= now(), true) AS by_us
         FROM json_to_recordset(CAST(:rows AS json)) AS a ({", ".join(f"{name} {kind}" for name, kind in _GIVEN.items())})
     ) AS given
     ON CONFLICT DO NOTHING
@@ -55,7 +57,8 @@ def submit(
     """One ticket for each submission, in order. Committed when this returns; safe to repeat with the same ids.
 
     pinned: the revision for each policy ref that the submissions name.
-    rung: whether the caller rings them itself, as far as the tickets then say so; the relay rings the others.
+    rung: whether the caller rings them itself, as far as the tickets then say so; the relay rings the others, and
+    those whose time has not come.
     Raises LedgerUnavailable: then it may or may not be committed, and repeating settles it.
     """
     rows = [(s, pinned[s.policy], id_) for s, id_ in zip(submissions, ids, strict=True)]
@@ -83,6 +86,8 @@ def _as_json(rows: Sequence[tuple[Submission, PinnedPolicy, UUID]]) -> str:
             "submission_id": s.submission_id,
             "reuse": s.reuse,
             "tenant": s.tenant,
+            "not_before": s.not_before,
+            "expires_at": s.expires_at,
         }
         for s, pin, id_ in rows
     ]

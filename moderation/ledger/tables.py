@@ -64,7 +64,8 @@ class AssessmentRow(SQLModel, table=True):
     """One image under one policy revision.
 
     attempt: the fence, grows with each claim. charged: attempts that count against the limit.
-    crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier.
+    crashes: deaths of a worker or runtime with this item in hand. not_before: no claim earlier. expires_at: none later;
+    a row that is queued then is cancelled with the code `expired`.
     While it is queued, either ring_at: when it is to be rung; or rung_at: when it was, by a message not answered yet.
     submission_id: the same for the assessments of one image that were submitted under several policies.
     reassesses: the assessment whose image this one judges again, under another revision of its policy.
@@ -113,6 +114,11 @@ class AssessmentRow(SQLModel, table=True):
             "submission_id",
             postgresql_where=text("submission_id IS NOT NULL AND state = 'queued'"),
         ),
+        Index(
+            "assessment_expires",
+            "expires_at",
+            postgresql_where=text("expires_at IS NOT NULL AND state = 'queued'"),
+        ),
         Index("assessment_reassesses", "reassesses", postgresql_where=text("reassesses IS NOT NULL")),
         CheckConstraint("purpose IN ('evaluation', 'shadow', 'golden')", name="assessment_purpose_known"),
         Index("assessment_purpose", "purpose", "purpose_of", postgresql_where=text("purpose IS NOT NULL")),
@@ -149,6 +155,7 @@ class AssessmentRow(SQLModel, table=True):
     tenant: str | None = Field(default=None, sa_column=text_column(nullable=True))
     purpose: str | None = Field(default=None, sa_column=text_column(nullable=True))
     purpose_of: UUID | None = Field(default=None, sa_column=Column(Uuid, nullable=True))
+    expires_at: datetime | None = Field(default=None, sa_column=time_column())
 
 
 class AttemptRow(SQLModel, table=True):

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from moderation.errors import BrokerUnavailable, ServiceMissing
 from moderation.services.child import LOOPBACK, ChildProcess, start_on_a_port
@@ -31,18 +31,25 @@ class LocalRedis:
 
     @classmethod
     def start(
-        cls, data_dir: Path, *, port: int | None = None, appendonly: bool = True, databases: int = 16
+        cls,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        appendonly: bool = True,
+        fsync: Literal["everysec", "always"] = "everysec",
+        databases: int = 16,
     ) -> Self:
         """Start it and return once it takes connections.
 
         appendonly: keep the queue over a restart. The ledger rings again for what is lost, but only when the
         sweeper looks; with the file, `vetline enqueue` now and `vetline worker` later lose no time.
+        fsync: `always` where plain Celery clients push: a message of theirs is the only record of its image.
         Raises ServiceMissing with one line that says what is missing or what Redis said.
         """
         program = _program()
         folder = owned_folder(data_dir).resolve()
         password = secret_in(folder / "password")
-        config = _configuration(folder, password, appendonly=appendonly, databases=databases)
+        config = _configuration(folder, password, appendonly=appendonly, fsync=fsync, databases=databases)
         server = cls(folder, program, config, password)
         server._launch_on(port)
         return server
@@ -102,7 +109,7 @@ class LocalRedis:
         return child
 
 
-def _configuration(folder: Path, password: str, *, appendonly: bool, databases: int) -> str:
+def _configuration(folder: Path, password: str, *, appendonly: bool, fsync: str, databases: int) -> str:
     lines = [
         f"bind {LOOPBACK}",
         f"requirepass {password}",
@@ -113,7 +120,7 @@ def _configuration(folder: Path, password: str, *, appendonly: bool, databases: 
         # A queue has no entry that may be thrown away: full is an error that the producer sees.
         "maxmemory-policy noeviction",
         f"appendonly {'yes' if appendonly else 'no'}",
-        "appendfsync everysec",
+        f"appendfsync {fsync}",
         'save ""',  # the append-only file is enough; a snapshot forks
     ]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.chaos.plain import only_what_plain_clients_meet, run_plain
 from bench.chaos.plan import Plan
 from bench.chaos.run import run
 
@@ -62,3 +63,13 @@ def test_rolling_restarts_charge_nothing(tmp_path: Path) -> None:
     assert outcome.given_out_agrees, outcome.given_out
     assert outcome.gone_s_max is not None
     assert outcome.gone_s_max < 30
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(240)
+def test_what_plain_clients_send_is_judged_once_whatever_is_killed(tmp_path: Path) -> None:
+    plan = Plan(items=150, kills=8, redis_kills=2, workers=2, lease_s=6, latency_s=0.1, pace_s=1, limit_s=150)
+    outcome = run_plain(only_what_plain_clients_meet(plan), tmp_path)
+    assert (outcome.sent, outcome.verdicts, outcome.lost, outcome.doubled) == (150, 150, 0, 0)
+    assert (outcome.kills, outcome.redis_kills, outcome.rejected, outcome.breaches) == (8, 2, 0, [])
+    assert outcome.priorities == {"normal": 90, "low": 60}

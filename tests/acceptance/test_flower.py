@@ -209,7 +209,7 @@ def test_flower_lets_nobody_in_unasked_commands_nothing_and_remembers(system: Sy
             broker = body(f"{url}/broker")
             assert all(
                 f">{name}<" in broker.replace(" ", "").replace("\n", "")
-                for name in ("vetline", "vetline.urgent")
+                for name in ("vetline.due", "vetline.urgent")
             )
             assert status(f"{url}/explain/nothing") == 404
             with pytest.raises(HTTPError) as refused:

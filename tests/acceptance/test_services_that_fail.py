@@ -79,7 +79,7 @@ def test_a_flushed_redis_loses_no_queued_work(own_system: System, own_redis: Loc
     accepted = submitted(system, 40)
     full_hand(system)
     with asked(own_redis) as client:
-        assert client.llen("vetline") > HAND
+        assert client.llen("vetline.due") > HAND
         client.flushall()
     judged_within(system, 12, accepted)
 
@@ -274,7 +274,7 @@ def test_of_many_sweepers_one_rings_each_row(own_system: System, own_redis: Loca
         wait_for(lambda: last_swept(system) > swept_at + 0.2, what="some sweeps more")
     assert rung(system) == 500
     with asked(own_redis) as client:
-        assert client.llen("vetline") == 500
+        assert client.llen("vetline.due") == 500
 
 
 def rung(system: System) -> int:

@@ -49,8 +49,8 @@ def test_work_submitted_before_any_worker_ran_is_found(system: System) -> None:
 def test_a_message_delivered_twice_leaves_one_verdict(system: System) -> None:
     ticket = system.client.submit(system.image("a"), POLICY)
     with redis.Redis.from_url(system.env["REDIS_URL"]) as client:
-        (message,) = client.lrange("vetline", 0, -1)  # type: ignore[misc]  # the sync client answers at once
-        client.lpush("vetline", message, message)
+        (message,) = client.lrange("vetline.due", 0, -1)  # type: ignore[misc]  # the sync client answers at once
+        client.lpush("vetline.due", message, message)
     system.worker()
     system.wait_for_counts(done=1)
     wait_for(lambda: _queue_length(system) == 0, what="an empty queue")
@@ -59,13 +59,13 @@ def test_a_message_delivered_twice_leaves_one_verdict(system: System) -> None:
 
 def _queue_length(system: System) -> int:
     with redis.Redis.from_url(system.env["REDIS_URL"]) as client:
-        return int(client.llen("vetline"))  # type: ignore[arg-type]  # as above
+        return int(client.llen("vetline.due"))  # type: ignore[arg-type]  # as above
 
 
 def test_the_message_holds_no_secret_of_the_uri(system: System) -> None:
     system.client.submit("https://u:pw@images.test/a.jpg?X-Amz-Signature=c0ffee", POLICY)
     with redis.Redis.from_url(system.env["REDIS_URL"]) as client:
-        everything = b"".join(client.lrange("vetline", 0, -1))  # type: ignore[arg-type]  # as above
+        everything = b"".join(client.lrange("vetline.due", 0, -1))  # type: ignore[arg-type]  # as above
     assert b"c0ffee" not in everything
     assert b"pw@" not in everything
 

@@ -135,7 +135,7 @@ def test_what_is_put_back_is_next_and_together(redis_url: str) -> None:
     doorbell.ring([Due(third, "https://images.test/3.jpg", "p@1", 1, 0)])
     doorbell.put_back([first, second])
     with redis.Redis.from_url(redis_url) as client:
-        client.rpop("vetline")
+        client.rpop("vetline.due")
     assert doorbell.waiting() == [third]
     doorbell.close()
 

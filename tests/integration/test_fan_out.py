@@ -146,7 +146,7 @@ def test_a_message_counts_for_the_threads_that_it_needs_until_it_is_taken(
     ids = [UUID(int=n) for n in range(ROWS)]
     doorbell.ring([Due(id_, "https://images.test/1.jpg", "p@1", 1, 0) for id_ in ids], bundle=ROWS)
     received: list[Any] = []
-    queue = Queue("vetline", Exchange(""), routing_key="vetline")
+    queue = Queue("vetline.due", Exchange(""), routing_key="vetline.due")
     consumer = channel.connection.client.Consumer(
         queue, channel=channel, on_message=received.append, accept=["json"]
     )

@@ -21,6 +21,7 @@ from moderation.ledger.sweep import expire
 from moderation.ledger.workers import register_worker
 from moderation.ledger_collector import SHOWN, LedgerCollector
 from moderation.metrics import DESCRIBED
+from moderation.plain_queue import PlainQueue
 from moderation.services.postgres import LocalPostgres
 from moderation.settings import AuditSettings
 from moderation.verdict import Rating
@@ -34,7 +35,7 @@ Sample = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def numbers(engine: Engine, redis_url: str) -> Sample:
     watch = GaugePoller(engine)
     watch.read()
-    return shown(LedgerCollector(watch, Doorbell(redis_url)))
+    return shown(LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url)))
 
 
 def shown(collector: LedgerCollector) -> Sample:
@@ -159,7 +160,7 @@ def test_golden_items_are_shown_by_policy_and_a_drift_of_scores_is(busy: Engine,
 
 def test_an_answer_serves_for_its_pause(busy: Engine, redis_url: str) -> None:
     watch = GaugePoller(busy)
-    collector = LedgerCollector(watch, Doorbell(redis_url))
+    collector = LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url))
     watch.read()
     submitted(busy)
     watch.read()
@@ -172,7 +173,7 @@ def test_numbers_that_cannot_be_read_are_not_shown(own_postgres: LocalPostgres, 
     watch = GaugePoller(engine)
     counts = (GaugeQuery("counts", counters.counts, 0),)
     watch.read(counts)
-    collector = LedgerCollector(watch, Doorbell(redis_url))
+    collector = LedgerCollector(watch, Doorbell(redis_url), PlainQueue(redis_url))
     assert of(shown(collector), "vetline_service_up", service="postgres") == 1
     own_postgres.stop()
 

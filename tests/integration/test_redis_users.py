@@ -17,6 +17,7 @@ from redis.retry import Retry
 
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerRefused
+from moderation.plain_queue import PlainQueue
 from moderation.queue import make_app
 from moderation.services.resolve import Services
 from moderation.settings import QueueSettings
@@ -61,13 +62,29 @@ class Hand:
         with make_app(self.url, self.settings) as app, app.events.default_dispatcher() as dispatcher:
             dispatcher.send("worker-online")
 
-    def submit_plainly(self) -> None:
+    def plain(self, verb: Callable[[PlainQueue], Any]) -> Any:
+        with closing(PlainQueue(self.url, self.settings)) as queue:
+            return verb(queue)
+
+    def submit_plainly(self, queue: str = "vetline", priority: int = 0) -> None:
         app = Celery(broker=self.url)
         app.conf.broker_transport_options = {"global_keyprefix": self.prefix}
         with app:
             app.send_task(
-                "vetline.assess", kwargs={"uri": "s3://b/k", "policy": "p"}, queue="vetline", retry=False
+                "vetline.assess",
+                kwargs={"uri": "s3://b/k", "policy": "p"},
+                queue=queue,
+                priority=priority,
+                retry=False,
             )
+
+
+def _take_plain(queue: PlainQueue) -> None:
+    """All that is done with them: some are put back, some are let go of, and what is overdue is looked for."""
+    taken = queue.take(10)
+    queue.put_back(taken[:1])
+    queue.done(taken)
+    queue.return_overdue()
 
 
 def _ring(doorbell: Doorbell) -> None:
@@ -76,7 +93,7 @@ def _ring(doorbell: Doorbell) -> None:
 
 def _key(*words: str) -> Callable[[Hand], Any]:
     """A command on the queue, whose name stands where `Q` does."""
-    return lambda hand: hand.say(*(f"{hand.prefix}vetline" if word == "Q" else word for word in words))
+    return lambda hand: hand.say(*(f"{hand.prefix}vetline.due" if word == "Q" else word for word in words))
 
 
 def _listen(hand: Hand) -> None:
@@ -92,7 +109,12 @@ VERBS: dict[str, tuple[Callable[[Hand], Any], set[str]]] = {
     "put back": (lambda h: h.bell(lambda bell: bell.put_back([uuid4()])), {"worker"}),
     "look for lost ones": (lambda h: h.bell(Doorbell.waiting), {"worker"}),
     "take a message": (_key("BRPOP", "Q", "0.01"), _CELERY),
-    "submit by plain Celery": (lambda h: h.submit_plainly(), {"plain"}),
+    # A worker sets aside what it finds among the rows, and so may push what it may take.
+    "submit by plain Celery": (lambda h: h.submit_plainly(), {"plain", "worker"}),
+    "submit by it at a priority": (lambda h: h.submit_plainly(priority=9), {"plain", "worker"}),
+    "submit by it, naming no queue": (lambda h: h.submit_plainly("celery"), {"plain", "worker"}),
+    "ask how many plain ones wait": (lambda h: h.plain(PlainQueue.depths), {"plain", "worker", "watcher"}),
+    "take plain ones": (lambda h: h.plain(_take_plain), {"worker"}),
     "ask workers": (lambda h: h.inspect(), _CELERY),
     "tell of tasks": (lambda h: h.tell(), _CELERY),
     "listen": (_listen, _CELERY),

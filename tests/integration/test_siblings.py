@@ -115,7 +115,7 @@ def test_each_policy_has_an_assessment_of_its_own_and_one_ring_for_all(
     assert len({r["submission_id"] for r in rows}) == 1
     assert {(r["uri"], r["key"], r["batch"]) for r in rows} == {("https://images.test/1.jpg", "k", "b")}
     with redis.Redis.from_url(services_env["REDIS_URL"]) as connection:
-        assert connection.llen("vetline") == 1
+        assert connection.llen("vetline.due") == 1
     again = client.submit_under("https://images.test/1.jpg", [*THREE, "dataset-curation"], key="k")
     assert [ticket.known for ticket in again] == [True, True, True, False]
     assert ids(again)[:3] == ids(tickets)

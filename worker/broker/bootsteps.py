@@ -75,6 +75,11 @@ def install(app: Celery, holder: ServiceHolder) -> None:
 
         requires = ("celery.worker.components:Pool",)
 
+        def __init__(self, worker: Any, **options: Any) -> None:
+            super().__init__(worker, **options)
+            # What plain clients send is read by worker.plain, and never by Celery's consumer.
+            worker.app.amqp.queues.select(holder.queues)
+
         def start(self, worker: Any) -> None:
             holder.begin()
 

@@ -12,7 +12,6 @@ from moderation.webhook import TASK as DELIVER
 from worker.broker.bootsteps import ServiceHolder
 from worker.events import task_progress
 from worker.events.outcome import NotJudged, Outcome, in_words, judged, not_judged
-from worker.processing.plain_submission import PlainSubmissions
 
 
 def register(app: Celery, holder: ServiceHolder) -> None:
@@ -22,22 +21,21 @@ def register(app: Celery, holder: ServiceHolder) -> None:
     @app.task(name=TASK, bind=True, throws=(NotJudged,), Request="worker.broker.request:RedactedRequest")
     def assess(
         task: Task[..., dict[str, str]],
-        id: str | None = None,  # noqa: A002 - the message's own name for it
-        uri: str | None = None,
-        policy: str | None = None,
+        id: str,  # noqa: A002 - the message's own name for it
+        uri: str = "",
+        policy: str = "",
     ) -> dict[str, str]:
-        """Assess the row of this id; without an id, submit the URI under the policy and assess that.
+        """Assess the row of this id. A header may name more rows, which came in one message with it.
 
-        A header may name more rows, which came in one message with it.
+        uri, policy: for who reads the message. A message that brings an image of its own is not a task: worker.plain
+        makes a row of it.
         Returns what Flower shows; raises NotJudged or Retry for what Flower shows as failed or waiting.
-        Raises Misuse for a message that names nothing that could be assessed.
         """
         assert holder.service is not None, "tasks run while the worker does"
-        service, task_id = holder.service, str(task.request.id)
-        row = _row(id) if id is not None else _admitted(service.plain_submissions, uri, policy, task_id)
+        row = _row(id)
         more = [_row(other) for other in task.request.get(MORE) or ()]
-        with task_progress.task(task_id):
-            return _shown(row, service.work(row, *more))
+        with task_progress.task(str(task.request.id)):
+            return _shown(row, holder.service.work(row, *more))
 
     @app.task(name=DELIVER)
     def deliver(webhook: str) -> dict[str, str]:
@@ -60,10 +58,3 @@ def _row(id_: str) -> UUID:
         return UUID(id_)
     except ValueError:
         raise InvalidSubmission("the message's id is not a UUID") from None
-
-
-def _admitted(submissions: PlainSubmissions, uri: str | None, policy: str | None, task_id: str) -> UUID:
-    """A plain Celery client sent an image: its task id is the key, so a message that comes twice is one row."""
-    if not uri or not policy:
-        raise InvalidSubmission("a message without an id brings a uri and a policy")
-    return submissions.admit(uri, policy, key=f"celery:{task_id}")

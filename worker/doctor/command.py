@@ -6,17 +6,17 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
-import typer
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from moderation.broker import connect, reaching_redis, read_broker
-from moderation.cli.output import print_json
+from moderation.cli.output import print_json, say
 from moderation.doorbell import Doorbell
 from moderation.errors import BrokerRefused, VetlineError
+from moderation.plain_queue import PlainQueue
 from moderation.services.resolve import Services, resolve
 from moderation.services.run_file import read_run_file
-from moderation.settings import ServiceSettings
+from moderation.settings import QueueSettings, ServiceSettings
 from worker.doctor import machine, redis
 from worker.doctor.check import Check, CheckState, release
 from worker.doctor.gpu import gpu_host, only_gpus
@@ -42,7 +42,7 @@ def doctor(*, worker_only: bool = False, as_json: bool = False) -> int:
         width = max(len(check.name) for check in checks)
         for check in checks:
             advice = f" ({check.advice})" if check.advice else ""
-            typer.echo(f"{check.state.value:<8} {check.name:<{width}}  {check.says}{advice}")
+            say(f"{check.state.value:<8} {check.name:<{width}}  {check.says}{advice}")
     return 1 if any(check.state is CheckState.PROBLEM for check in checks) else 0
 
 
@@ -112,6 +112,20 @@ def _redis(services: Services) -> Iterator[Check]:
         )
     yield from redis.takes_writes(info)
     yield redis.persistence(info)
+    yield from _plain(services)
+
+
+def _plain(services: Services) -> Iterator[Check]:
+    """What waits in the lists of plain Celery clients, and what lies where nobody reads."""
+    settings = QueueSettings()
+    queue = PlainQueue(services.redis_url, settings)
+    try:
+        depths = queue.depths()
+    except BrokerRefused:
+        return  # a user of rows alone
+    finally:
+        queue.close()
+    yield from redis.plain_messages(depths, settings.plain_names)
 
 
 def _judge() -> Iterator[Check]:

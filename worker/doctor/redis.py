@@ -1,9 +1,11 @@
 """What `vetline doctor` says of how Redis keeps the queue. Nothing that is accepted depends on it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.doctor.check import Check, CheckState
+
+_MANY = 1000  # of plain messages; they are in the ledger within a second of their coming
 
 
 def takes_writes(info: Mapping[str, Any]) -> Iterator[Check]:
@@ -33,3 +35,15 @@ def persistence(info: Mapping[str, Any]) -> Check:
         return Check("redis disk", CheckState.OK, "keeps an append-only file")
     says = "keeps no append-only file: its restart may lose rings that wait, which the ledger rings again in seconds"
     return Check("redis disk", CheckState.NOTE, says, "appendonly yes, where those seconds count")
+
+
+def plain_messages(depths: Mapping[str, int], read: Sequence[str]) -> Iterator[Check]:
+    """Findings about messages of plain Celery clients. depths: by queue. read: the queues that workers take from."""
+    for queue, count in depths.items():
+        if count and queue not in read:
+            says = f"{count} messages lie in the list {queue}, which no worker reads"
+            advice = f"clients name the queue {read[0]}; or VETLINE_QUEUE_PLAIN_ALSO={queue}, if nothing else uses it"
+            yield Check("plain messages", CheckState.PROBLEM, says, advice)
+        elif count >= _MANY:
+            says = f"{count} messages wait in {queue}: workers take a hundred at a time, within a second"
+            yield Check("plain messages", CheckState.NOTE, says, "is a worker running?")

@@ -18,6 +18,7 @@ class OutcomeKind(StrEnum):
     BACK = "back"  # given back: tried again uncharged
     LEASE_LOST = "lease_lost"
     LOST = "lost"  # by a defect of ours; the lease frees it
+    ACCEPTED = "accepted"  # a plain client's message, whose row is made
     NOT_DUE = "not_due"
     CLOSING = "closing"
     LEDGER_UNAVAILABLE = "ledger_unavailable"

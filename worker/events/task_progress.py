@@ -58,15 +58,17 @@ class TaskRow:
     begun_at: float = field(default_factory=time.time)
     ended_at: float = 0.0
     outcome: Outcome | None = None  # None until it ends
+    row: UUID | None = None
 
-    def end(self, outcome: Outcome) -> None:
-        self.outcome, self.ended_at = outcome, time.time()
+    def end(self, outcome: Outcome, *, row: UUID | None = None) -> None:
+        """row: the assessment, where that is not the task's own id."""
+        self.outcome, self.ended_at, self.row = outcome, time.time(), row
         _ended.append(self)
         _begun.pop(self.id, None)
         _steps.pop(self.id, None)
 
 
-def begin(id_: UUID, uri: str, policy: str) -> TaskRow:
+def begin(id_: UUID | str, uri: str, policy: str) -> TaskRow:
     """A row that is no task of Celery's is worked on from now on, until its `end`."""
     row = TaskRow(str(id_), uri, policy)
     _begun[row.id] = row
@@ -115,5 +117,5 @@ def _tell_ended(dispatcher: Any, row: TaskRow) -> None:
     elif row.outcome.is_retried:
         dispatcher.send("task-retried", exception=exception, traceback="", **about)
     else:
-        result = repr(judged(row.id, [row.outcome]))
+        result = repr(judged(row.row or row.id, [row.outcome]))
         dispatcher.send("task-succeeded", result=result, runtime=row.ended_at - row.begun_at, **about)

@@ -10,9 +10,11 @@ from sqlalchemy import Engine
 from tornado import web
 from tornado.template import Loader, Template
 
+from moderation.cli.output import visible
 from moderation.errors import LedgerUnavailable
 from moderation.ledger.explain import explanation as read_story
 from moderation.redaction import redact_text, redact_uri
+from moderation.safe_text import json_for_terminal
 
 _OURS = Path(__file__).parent / "templates"
 _THEIRS = "flower/"  # how a template of ours names the one that it extends
@@ -45,11 +47,12 @@ class ExplainPage(BaseHandler):  # type: ignore[misc]  # Flower has no types
             raise web.HTTPError(503, str(exc)) from exc
         if story is None:
             raise web.HTTPError(404, "no such assessment")
-        self.render("story.html", story=story, whole=_as_text(story))
+        whole = _as_text(story)
+        self.render("story.html", story=visible(story), whole=whole)
 
 
 def _as_text(story: dict[str, Any]) -> str:
     """All of it, as JSON for a person; the policy's text last, since it is long."""
     story["uri"] = redact_uri(story["uri"])
     text = story.pop("policy_text", None)
-    return redact_text(to_json(story | {"policy_text": text}, indent=2).decode())
+    return json_for_terminal(redact_text(to_json(story | {"policy_text": text}, indent=2).decode()))

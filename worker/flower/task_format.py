@@ -4,6 +4,7 @@ import ast
 from typing import Any
 
 from moderation.redaction import redact_text
+from moderation.safe_text import for_terminal
 from worker.events.outcome import read_not_judged
 
 # What came of it, the policy (args) and the image (kwargs), before anything else.
@@ -20,7 +21,7 @@ def format_task(task: Any) -> Any:
     for name in _TEXTS:
         text = getattr(task, name, None)
         if isinstance(text, str):
-            setattr(task, name, redact_text(text))
+            setattr(task, name, for_terminal(redact_text(text), lines=True))
     kwargs = _mapping(task.kwargs)
     if "uri" in kwargs and "policy" in kwargs:
         task.args, task.kwargs = kwargs["policy"], _short(str(kwargs["uri"]))
@@ -46,6 +47,6 @@ def _mapping(text: Any) -> dict[str, Any]:
     """The dict that this is the repr of; empty for anything else, such as a repr that was cut."""
     try:
         value = ast.literal_eval(text) if isinstance(text, str) else text
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: a stranger's, too deep
         return {}
     return value if isinstance(value, dict) else {}

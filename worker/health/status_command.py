@@ -3,10 +3,9 @@
 import http.client
 from collections.abc import Sequence
 
-import typer
 from pydantic import ValidationError
 
-from moderation.cli.output import print_json
+from moderation.cli.output import print_json, say
 from moderation.exit_codes import FAILED, SERVICE_DOWN
 from moderation.worker_status import WorkerStatus
 from worker.health.probe_address import LOOPBACK, ProbeAddress, ProbeSettings, probe_addresses
@@ -25,10 +24,10 @@ def worker_status(*, port: int | None, live_only: bool, as_json: bool) -> int:
     if as_json:
         print_json([report or {"live": False, **probe.model_dump()} for probe, report in reports])
     elif not reports:
-        typer.echo("no worker runs here")
+        say("no worker runs here")
     else:
         for probe, report in reports:
-            typer.echo("\n".join(_words(probe, report)))
+            say("\n".join(_words(probe, report)))
     return _code([report for _, report in reports], live_only=live_only)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,12 +14,13 @@ from urllib.parse import unquote, urlsplit
 from rich.console import Console
 from sqlalchemy import Engine
 
-from moderation.cli.output import talk
+from moderation.cli.output import say, talk
 from moderation.errors import Misuse, VetlineError
 from moderation.exit_codes import SOME_FAILED
 from moderation.ledger import counters, failures, queries
 from moderation.ledger.engine import open_ledger
 from moderation.ledger.selection import Selection
+from moderation.safe_text import for_terminal
 from moderation.services.child import ChildProcess
 from moderation.services.resolve import Services
 from moderation.services.shared_server import shared_server
@@ -195,7 +195,7 @@ def _show_verdict(row: dict[str, Any], *, known: bool) -> None:
     review = ", needs review" if row["needs_review"] else ""
     again = "known: " if known else ""
     _say(
-        f"{_name(row)}  {row['rating']}  {row['category']}{review}  ({again}{timing})\n    {row['rationale']}"
+        f"{_name(row)}  {row['rating']}  {row['category']}{review}  ({again}{timing})\n    {for_terminal(row['rationale'])}"
     )
 
 
@@ -204,4 +204,4 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    say(text)

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moderation.cli.open_ledger import opened_ledger
+from moderation.cli.output import talk
 from moderation.errors import BadSource, InvalidSubmission
 from moderation.ledger.evaluation_runs import find_run, items_of
 from moderation.verdict import Rating
@@ -186,16 +187,15 @@ def _tell(found: Calibration, items: Sequence[Labelled], out: Path, band_error: 
     labels = [item.unsafe for item in items]
     before = quality([item.p_unsafe for item in items], labels)
     calibrated = held_out(items, found.method)
-    typer.echo(
+    talk(
         f"{len(items)} labels, {sum(labels)} of them Unsafe\n"
         f"slope {found.slope:.4f}{_range(found.slope95)}, offset {found.offset:+.4f}{_range(found.offset95)}\n"
         f"as the model gave it     {_shown(before)}\n"
-        f"calibrated, held out     {_shown(quality(calibrated, labels))}",
-        err=True,
+        f"calibrated, held out     {_shown(quality(calibrated, labels))}"
     )
     if band_error is not None:
-        typer.echo(_said_of_band(narrowest_band(calibrated, labels, error=band_error), band_error), err=True)
-    typer.echo(f"wrote {out}", err=True)
+        talk(_said_of_band(narrowest_band(calibrated, labels, error=band_error), band_error))
+    talk(f"wrote {out}")
 
 
 def _range(interval: tuple[float, float] | None) -> str:

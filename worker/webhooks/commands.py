@@ -8,7 +8,7 @@ import typer
 from moderation.cli.feed_options import Category, Name, Unsafe, shown_filter
 from moderation.cli.open_ledger import opened_ledger
 from moderation.cli.options import Batch, Json, Policy
-from moderation.cli.output import print_json, print_table, talk
+from moderation.cli.output import print_json, print_table, say, talk
 from moderation.cli.places import AnyName, BackTo, Repair, place_named, verify
 from moderation.errors import InvalidWebhook
 from moderation.exit_codes import FAILED
@@ -196,7 +196,7 @@ def _print_secret(name: str, secret: str, as_json: bool) -> None:
         print_json({"webhook": name, "secret": secret})
     else:
         talk(f"{name}: its messages are signed with this secret, which is not shown again")
-        typer.echo(secret)
+        say(secret)
 
 
 def _report(what: str, name: str, as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""Messages of plain Celery clients: taken from Redis, made rows, or noted as rejected."""
