@@ -291,7 +291,7 @@ def _show(
     for line in evaluation.document["warnings"]:
         talk(f"warning: {line}")
     if as_json:
-        say(as_text(evaluation, comparison), nl=False)
+        say(as_text(evaluation, comparison).rstrip("\n"))
     else:
         rows = table_rows(evaluation.document["metrics"])
         heads = {"measure": "measure", "value": "value", "interval": "95 % interval", "n": "n"}

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, text
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from moderation.cursor import Cursor
+from moderation.errors import LedgerUnavailable
 from moderation.ledger import roles
 from moderation.ledger.engine import autocommit, reaching_postgres
 from moderation.ledger.feed import Filter
@@ -26,6 +28,18 @@ EMPTY = "empty"  # the revision of a database that was never migrated
 
 _TABLE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
 _VERSION = text("SELECT version_num FROM alembic_version")
+
+
+_TRIES = 6
+_DEADLOCK = "40P01"  # of Postgres' codes
+
+
+def _is_deadlock(error: BaseException) -> bool:
+    return isinstance(error, LedgerUnavailable) and getattr(_origin(error), "sqlstate", None) == _DEADLOCK
+
+
+def _origin(error: LedgerUnavailable) -> object:
+    return getattr(error.__cause__, "orig", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +73,17 @@ def upgrade(engine: Engine, revision: str = "head") -> str:
     return upgrade_tables(engine, revision).revision
 
 
+@retry(
+    retry=retry_if_exception(_is_deadlock),
+    stop=stop_after_attempt(_TRIES),
+    wait=wait_random(0.2, 2.0),
+    reraise=True,
+)
 def upgrade_tables(engine: Engine, revision: str = "head", *, keep_places: bool = False) -> Upgrade:
-    """As `upgrade`, and tell which places were put back. keep_places: put none back."""
+    """As `upgrade`, and tell which places were put back. keep_places: put none back.
+
+    A reader that holds what the upgrade waits for, and waits for what it holds, may cost a try: then all begins anew.
+    """
     from alembic import command
 
     config = _config()

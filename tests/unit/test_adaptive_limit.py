@@ -26,7 +26,7 @@ def searched(adaptive: AdaptiveLimit, rate_of: Callable[[int], float]) -> list[i
     """The limits that are tried until it rests, the last one being where."""
     tried = [adaptive.limit]
     for _ in range(200):
-        adaptive.hear(window(adaptive.limit, rate_of(adaptive.limit)))
+        adaptive.adapt(window(adaptive.limit, rate_of(adaptive.limit)))
         if adaptive.limit != tried[-1]:
             tried.append(adaptive.limit)
         if adaptive.phase is Phase.REST:
@@ -85,7 +85,7 @@ def test_a_cliff_that_was_met_is_not_tried_again_soon() -> None:
     found = searched(adaptive, rate_of)[-1]
     tried = set()
     for _ in range(1000):
-        adaptive.hear(window(adaptive.limit, rate_of(adaptive.limit)))
+        adaptive.adapt(window(adaptive.limit, rate_of(adaptive.limit)))
         tried.add(adaptive.limit)
     assert 80 <= found <= 100
     assert max(tried) <= 128
@@ -95,23 +95,23 @@ def test_a_cliff_that_was_met_is_not_tried_again_soon() -> None:
 def test_the_limit_keeps_its_bounds_whatever_it_hears(heard: list[tuple[int, int, float]]) -> None:
     adaptive = AdaptiveLimit(start=32, least=4, most=256)
     for answered, faults, answer_s in heard:
-        adaptive.hear(Window(answered, faults, in_flight=adaptive.limit, answer_s=answer_s))
+        adaptive.adapt(Window(answered, faults, in_flight=adaptive.limit, answer_s=answer_s))
         assert 4 <= adaptive.limit <= 256
 
 
 @given(limit=st.integers(8, 256), later=st.lists(SIZES, max_size=100))
 def test_after_faults_it_goes_down_and_stays_below_them(limit: int, later: list[int]) -> None:
     adaptive = AdaptiveLimit(start=limit, least=1, most=512)
-    adaptive.hear(Window(answered=20, faults=10, in_flight=limit, answer_s=1))
+    adaptive.adapt(Window(answered=20, faults=10, in_flight=limit, answer_s=1))
     assert adaptive.limit < limit
     for capacity in later:
-        adaptive.hear(saturated(adaptive.limit, capacity))
+        adaptive.adapt(saturated(adaptive.limit, capacity))
         assert adaptive.limit < limit
 
 
 def test_faults_at_the_least_limit_leave_it_there() -> None:
     adaptive = AdaptiveLimit(start=4, least=4, most=256)
-    adaptive.hear(Window(answered=0, faults=10, in_flight=4, answer_s=0))
+    adaptive.adapt(Window(answered=0, faults=10, in_flight=4, answer_s=0))
     assert adaptive.limit == 4
 
 
@@ -119,7 +119,7 @@ def test_faults_at_the_least_limit_leave_it_there() -> None:
 def test_a_bad_image_or_two_are_no_fault_of_the_limit(answered: int, faults: int) -> None:
     adaptive = AdaptiveLimit(start=32, least=4, most=256)
     for _ in range(3):
-        adaptive.hear(Window(answered, faults, in_flight=32, answer_s=1))
+        adaptive.adapt(Window(answered, faults, in_flight=32, answer_s=1))
     assert adaptive.limit > 32
 
 
@@ -127,7 +127,7 @@ def test_it_looks_again_whether_the_best_has_moved() -> None:
     adaptive = AdaptiveLimit(start=32, least=4, most=512)
     assert searched(adaptive, lambda limit: min(limit, 40))[-1] == 64
     for _ in range(400):
-        adaptive.hear(saturated(adaptive.limit, 150))
+        adaptive.adapt(saturated(adaptive.limit, 150))
     assert 150 <= adaptive.limit <= 225
 
 
@@ -135,7 +135,7 @@ def test_a_look_steps_down_where_that_costs_nothing() -> None:
     adaptive = AdaptiveLimit(start=32, least=4, most=512)
     searched(adaptive, lambda limit: min(limit, 35))
     for _ in range(1000):
-        adaptive.hear(saturated(adaptive.limit, 35))
+        adaptive.adapt(saturated(adaptive.limit, 35))
     assert 35 <= adaptive.limit <= 44 or adaptive.limit == 52
 
 
@@ -145,7 +145,7 @@ def test_it_rests_ever_longer_where_nothing_moves() -> None:
     looks = [
         number
         for number in range(3000)
-        if (adaptive.phase, adaptive.hear(saturated(adaptive.limit, 32)), adaptive.phase)[::2]
+        if (adaptive.phase, adaptive.adapt(saturated(adaptive.limit, 32)), adaptive.phase)[::2]
         == (Phase.REST, Phase.MEASURE)
     ]
     rests = [after - before for before, after in pairwise(looks)]
@@ -156,7 +156,7 @@ def test_it_rests_ever_longer_where_nothing_moves() -> None:
 def test_after_a_restart_of_the_runtime_it_measures_from_the_best_known() -> None:
     adaptive = AdaptiveLimit(start=32, least=4, most=512)
     for _ in range(3):
-        adaptive.hear(saturated(32, 40))
+        adaptive.adapt(saturated(32, 40))
     assert (adaptive.limit, adaptive.phase) == (64, Phase.UP)
     adaptive.start_over()
     assert (adaptive.limit, adaptive.phase) == (32, Phase.MEASURE)
@@ -169,7 +169,7 @@ def test_it_begins_where_it_is_told_within_its_bounds_and_before_it_has_heard_an
     assert (adaptive.limit, adaptive.phase, adaptive.is_untried) == (128, Phase.MEASURE, True)
     adaptive.begin_at(1)
     assert adaptive.limit == 4
-    adaptive.hear(saturated(4, 40))
+    adaptive.adapt(saturated(4, 40))
     assert not adaptive.is_untried
 
 

@@ -1,4 +1,4 @@
-"""The intake gate: shut while something that every item needs is down, so that no work is taken that would be given back."""
+"""The intake gate: a circuit breaker. It shuts while something that every item needs is down, so no work is taken."""
 
 import threading
 from collections.abc import Callable

@@ -34,7 +34,17 @@ _CURRENT = """
 _MORE = "".join(f", v.{name}" for name in _ADDED)
 
 
+# This migration alters `verdict`, and a later one of the same upgrade `assessment`. A worker that records locks them the
+# other way round. So those who write are kept out first, in their order, while readers go on; then readers, in theirs.
+LOCKS = (
+    "LOCK TABLE assessment, attempt, verdict IN EXCLUSIVE MODE",
+    "LOCK TABLE verdict, assessment IN ACCESS EXCLUSIVE MODE",
+)
+
+
 def upgrade() -> None:
+    for lock in LOCKS:
+        op.execute(lock)
     op.execute("ALTER TABLE verdict ADD COLUMN views_differ real, ADD COLUMN review_reasons text[]")
     op.execute(f"CREATE OR REPLACE VIEW verdict_history AS SELECT {_VERDICT} {_MORE} {_FROM}")
     op.execute(f"CREATE OR REPLACE VIEW feed AS SELECT {_VERDICT}, v.epoch, v.xid, v.seq {_MORE} {_FROM}")
