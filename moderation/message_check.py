@@ -24,7 +24,7 @@ _ARGUMENTS = {TASK: frozenset({"id", "uri", "policy"}), DELIVER: frozenset({"web
 _JSON = "application/json"
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """A message that kombu or Celery must not see. In a line for the log, without the message."""
 
 
@@ -36,21 +36,21 @@ def row_of(delivery_tag: str) -> str:
 def read_ring(raw: bytes, queue: str, *, serial: int) -> dict[str, Any]:
     """A message that names rows or a webhook, made anew for kombu. serial: tells deliveries of one row apart.
 
-    Raises Malformed for every other.
+    Raises MalformedMessage for every other.
     """
     if len(raw) > MAX_RING_BYTES:
-        raise Malformed("it is too large")
+        raise MalformedMessage("it is too large")
     message = _object(_parsed(raw))
     headers, body = message.get("headers"), message.get("body")
     if not isinstance(headers, dict) or not isinstance(body, str) or headers.get("compression"):
-        raise Malformed("no headers, no body, or a compressed one")
+        raise MalformedMessage("no headers, no body, or a compressed one")
     if message.get("content-type") != _JSON or message.get("content-encoding") != "utf-8":
-        raise Malformed("its body is not JSON")
+        raise MalformedMessage("its body is not JSON")
     task, id_, more = headers.get("task"), headers.get("id"), headers.get(MORE) or []
     if not isinstance(task, str) or task not in _ARGUMENTS or not _is_id(id_):
-        raise Malformed("it names no task of ours")
+        raise MalformedMessage("it names no task of ours")
     if not isinstance(more, list) or len(more) > _MAX_MORE or not all(map(_is_id, more)):
-        raise Malformed("it names rows by what is no id")
+        raise MalformedMessage("it names rows by what is no id")
     _check_call(task, body)
     return {
         "body": body,
@@ -67,35 +67,35 @@ def read_ring(raw: bytes, queue: str, *, serial: int) -> dict[str, Any]:
 
 
 def read_fanout(raw: bytes, exchange: str) -> dict[str, Any]:
-    """A message of remote control, or of events. Raises Malformed."""
+    """A message of remote control, or of events. Raises MalformedMessage."""
     message = read_reply(raw)
     said = _parsed(_decoded(message))
     if exchange.startswith("celeryev"):
         for event in said if isinstance(said, list) else [said]:
             _check_event(event)
     elif not isinstance(said, dict) or not isinstance(said.get("method"), str):
-        raise Malformed("it is no command")
+        raise MalformedMessage("it is no command")
     elif not isinstance(said.get("arguments") or {}, dict) or not _is_reply_to(said.get("reply_to")):
-        raise Malformed("it is a command of another form")
+        raise MalformedMessage("it is a command of another form")
     return message
 
 
 def read_reply(raw: bytes) -> dict[str, Any]:
-    """A message of any kind whose parts are what kombu takes them for. Raises Malformed."""
+    """A message of any kind whose parts are what kombu takes them for. Raises MalformedMessage."""
     if len(raw) > MAX_OTHER_BYTES:
-        raise Malformed("it is too large")
+        raise MalformedMessage("it is too large")
     message = _object(_parsed(raw))
     headers, properties = message.get("headers") or {}, _object(message.get("properties"))
     told = _object(properties.get("delivery_info"))
     if not isinstance(headers, dict) or headers.get("compression"):
-        raise Malformed("no headers, or a compressed body")
+        raise MalformedMessage("no headers, or a compressed body")
     if not isinstance(message.get("body"), str) or message.get("content-type") != _JSON:
-        raise Malformed("its body is not JSON")
+        raise MalformedMessage("its body is not JSON")
     if message.get("content-encoding") != "utf-8" or properties.get("body_encoding") not in (None, "base64"):
-        raise Malformed("its body is in another encoding")
+        raise MalformedMessage("its body is in another encoding")
     texts = (properties.get("delivery_tag"), told.get("exchange"), told.get("routing_key"))
     if not all(isinstance(text, str) and len(text) <= _MAX_TEXT for text in texts):
-        raise Malformed("no delivery info")
+        raise MalformedMessage("no delivery info")
     _parsed(_decoded(message))
     return message
 
@@ -119,14 +119,14 @@ def _check_call(task: str, body: str) -> None:
     """That the body is `[[], {...}, {...}]` with the arguments of the task, each a text, and nothing to do afterwards."""
     call = _parsed(_plain(body))
     if not isinstance(call, list) or len(call) != 3:
-        raise Malformed("its body is no call")
+        raise MalformedMessage("its body is no call")
     args, kwargs, embed = call
     if args or not isinstance(kwargs, dict) or not isinstance(embed, dict) or any(embed.values()):
-        raise Malformed("its body is a call of another form")
+        raise MalformedMessage("its body is a call of another form")
     if kwargs.keys() - _ARGUMENTS[task] or not all(isinstance(value, str) for value in kwargs.values()):
-        raise Malformed("its arguments are not those of the task")
+        raise MalformedMessage("its arguments are not those of the task")
     if not _is_id(kwargs.get("id" if task == TASK else "webhook")):
-        raise Malformed("it names no row")
+        raise MalformedMessage("it names no row")
 
 
 def _check_event(event: Any) -> None:
@@ -135,16 +135,16 @@ def _check_event(event: Any) -> None:
     if not all(
         isinstance(told.get(name), str) and 0 < len(told[name]) <= _MAX_TEXT for name in ("type", "hostname")
     ):
-        raise Malformed("an event without type or host")
+        raise MalformedMessage("an event without type or host")
     if told["type"].startswith("task-") and not isinstance(told.get("uuid"), str):
-        raise Malformed("an event of no task")
+        raise MalformedMessage("an event of no task")
     for name in ("timestamp", "local_received", "clock", "pid", "freq", "runtime", "retries", "utcoffset"):
         if not _is_number(told.get(name)):
-            raise Malformed(f"an event whose {name} is no number")
+            raise MalformedMessage(f"an event whose {name} is no number")
     if told.get("timestamp") is None:
-        raise Malformed("an event without its time")
+        raise MalformedMessage("an event without its time")
     if any(isinstance(value, dict) for value in told.values()):
-        raise Malformed("an event of another form")
+        raise MalformedMessage("an event of another form")
 
 
 def _is_number(value: Any) -> bool:
@@ -174,7 +174,7 @@ def _is_id(given: Any) -> TypeGuard[str]:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Malformed("it is JSON, and not a message")
+        raise MalformedMessage("it is JSON, and not a message")
     return value
 
 
@@ -183,7 +183,7 @@ def _parsed(raw: bytes | str) -> Any:
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError:
-        raise Malformed("it is not JSON") from None
+        raise MalformedMessage("it is not JSON") from None
 
 
 def _decoded(message: dict[str, Any]) -> bytes | str:
@@ -195,4 +195,4 @@ def _plain(body: str) -> bytes:
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed("its body is not base64") from None
+        raise MalformedMessage("its body is not base64") from None

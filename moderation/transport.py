@@ -35,7 +35,7 @@ from moderation import metrics
 from moderation.broker import quiet
 from moderation.doorbell import MORE
 from moderation.log import get_logger
-from moderation.message_check import Malformed, read_fanout, read_reply, read_ring, row_of
+from moderation.message_check import MalformedMessage, read_fanout, read_reply, read_ring, row_of
 
 log = get_logger(__name__)
 
@@ -176,12 +176,12 @@ class Channel(kombu_redis.Channel):
         is_ring = queue in self._rings
         try:
             message = read_ring(raw, queue, serial=next(self._serial)) if is_ring else read_reply(raw)
-        except Malformed as exc:
+        except MalformedMessage as exc:
             self._set_aside(queue, raw, exc)
             return
         self._deliver(message, queue, where="ring" if is_ring else "reply")
 
-    def _set_aside(self, queue: str, raw: bytes, why: Malformed) -> None:
+    def _set_aside(self, queue: str, raw: bytes, why: MalformedMessage) -> None:
         """To where it is judged by what it says, and listed: nobody but us has anything to ring."""
         is_ring = queue in self._rings
         metrics.MALFORMED.labels("ring" if is_ring else "reply").inc()
@@ -218,7 +218,7 @@ class Channel(kombu_redis.Channel):
         where = "event" if exchange.startswith("celeryev") else "control"
         try:
             message, queue = read_fanout(payload["data"], exchange), self._fanout_to_queue[exchange]  # type: ignore[attr-defined]
-        except (Malformed, KeyError) as exc:
+        except (MalformedMessage, KeyError) as exc:
             metrics.MALFORMED.labels(where).inc()
             log.warning(
                 "message_set_aside", channel=channel[:200], bytes=len(payload["data"]), reason=str(exc)

@@ -35,7 +35,7 @@ class _Call:
     submission_id: UUID | None = None
 
 
-class Admission:
+class PlainAdmission:
     """Submits, and rings what is due while Redis has room; the relay rings the others."""
 
     def __init__(self, engine: Engine, doorbell: Doorbell, settings: QueueSettings) -> None:

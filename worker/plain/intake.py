@@ -21,7 +21,7 @@ from moderation.plain_queue import PlainQueue, Taken
 from moderation.settings import QueueSettings
 from worker.events import task_progress
 from worker.events.outcome import Outcome, OutcomeKind
-from worker.plain.admission import Admission
+from worker.plain.admission import PlainAdmission
 from worker.plain.rejection import rejection
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ class PlainIntake:
         self._queue = queue
         self._doorbell = doorbell
         self._worker = worker
-        self._admission = Admission(engine, doorbell, settings)
+        self._admission = PlainAdmission(engine, doorbell, settings)
         self._tick = tick
         self._return_at = 0.0
         self._stopped = threading.Event()
