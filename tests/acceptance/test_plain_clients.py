@@ -224,7 +224,5 @@ def test_the_doctor_tells_of_messages_that_nobody_reads(
     assert "1 messages lie in the list celery, which no worker reads" in said
     assert (
         "celery"
-        not in run(
-            system.folder, "doctor", "--worker", env={"VETLINE_QUEUE_PLAIN_ALSO": "celery"}
-        ).stdout
+        not in run(system.folder, "doctor", "--worker", env={"VETLINE_QUEUE_PLAIN_ALSO": "celery"}).stdout
     )
