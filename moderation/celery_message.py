@@ -101,9 +101,10 @@ def read_message(
     try:
         if size > MAX_MESSAGE_BYTES or len(raw) < size:
             raise MessageRejected("message_too_large", f"{size} bytes; {MAX_MESSAGE_BYTES} are read")
-        return reader.named, reader.read(raw)
+        found: PlainSubmission | Ring | MessageRejected = reader.read(raw)
     except MessageRejected as rejected:
-        return reader.named, rejected
+        found = rejected
+    return reader.named, found
 
 
 class _Reader:

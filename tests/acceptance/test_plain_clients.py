@@ -220,11 +220,9 @@ def test_the_doctor_tells_of_messages_that_nobody_reads(
     for name, value in system.env.items():
         monkeypatch.setenv(name, value)
     ask(app, system.image("a"), queue="celery", priority=9)
-    said = run(system.folder, "doctor", "--worker-only").stdout
+    said = run(system.folder, "doctor", "--worker").stdout
     assert "1 messages lie in the list celery, which no worker reads" in said
     assert (
         "celery"
-        not in run(
-            system.folder, "doctor", "--worker-only", env={"VETLINE_QUEUE_PLAIN_ALSO": "celery"}
-        ).stdout
+        not in run(system.folder, "doctor", "--worker", env={"VETLINE_QUEUE_PLAIN_ALSO": "celery"}).stdout
     )

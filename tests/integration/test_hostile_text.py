@@ -35,7 +35,7 @@ COMMANDS = (
     "explain ID --policy-text",
     "failed", "failed --json", "status", "status --json", "feed --once", "watch --until-done", "rejected list",
     "rejected list --json", "rejected show 1", "rejected show 1 --json", "policy list", "policy show llavaguard-default",
-    "policy render llavaguard-default", "consumer list", "webhook list", "audit", "cap", "hold list", "doctor --worker-only",
+    "policy render llavaguard-default", "consumer list", "webhook list", "audit", "cap", "hold list", "doctor --worker",
 )  # fmt: skip
 _COMMANDS_A_TERMINAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _OF_RICH = re.compile(r"\x1b\[[0-9;]*m")  # colours of our own tables

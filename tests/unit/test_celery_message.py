@@ -48,6 +48,8 @@ def test_what_other_clients_write_is_a_submission(write: Callable[[str, str], by
 
 def test_python_by_name_and_by_place() -> None:
     assert submission(asked(task_id="t1")).key == "celery:t1"
+    named, _ = read(asked(task_id="t1"))
+    assert (named.task_id, named.uri, named.policy) == ("t1", URI, POLICY)
     assert submission(protocol_2([URI, POLICY])).uri == URI
     assert submission(protocol_2([None, URI, POLICY])).uri == URI, "as the task was called in 0.1"
     assert submission(protocol_2([URI], {"policy": POLICY})).policy == POLICY
