@@ -51,7 +51,7 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path, path: str) -
     assert completed(tmp_path, path, "vetline", "") == list(COMMANDS)
     assert completed(tmp_path, path, "vetline", "re") == [name for name in COMMANDS if name.startswith("re")]
     assert completed(tmp_path, path, "vetline", "--v") == ["--version"]
-    assert completed(tmp_path, path, "vetline", "policy", "re") == ["render", "retire"]
+    assert completed(tmp_path, path, "vetline", "policy", "re") == ["releases", "render", "retire"]
     assert completed(tmp_path, path, "vetline", "verdicts", "--fo") == ["--format"]
     assert completed(tmp_path, path, "vetline", "verdicts", "--format", "") == [
         "table",

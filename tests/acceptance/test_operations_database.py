@@ -1,9 +1,7 @@
 """docs/operations.md on Postgres: roles, rotation, upgrade and backup, run as the page has them, under a live worker."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -13,17 +11,11 @@ from sqlalchemy.engine import make_url
 
 from moderation.ledger import migrate
 from moderation.ledger.engine import open_ledger
-from moderation.ledger.policies import seed_builtin
-from moderation.ledger.server import read_server
-from moderation.services.postgres import LocalPostgres, _binaries
+from moderation.services.postgres import LocalPostgres
 from tests.acceptance.conftest import System
-from tests.support.conservation import violations
-from tests.support.ledger import POLICY, claimed, record, row, take_back, verdict
-from tests.support.pages import blocks, run_here, typed
-from tests.support.standby import plain, standby_of
+from tests.support.ledger import POLICY
+from tests.support.pages import blocks, run_here
 from tests.support.waiting import wait_for
-from worker.doctor.check import CheckState
-from worker.doctor.postgres import keeping
 
 PAGE = "docs/operations.md"
 MAKE_ROLES, HAND_OVER = blocks(PAGE, "Roles", "sql")
@@ -133,99 +125,3 @@ def test_tables_of_one_old_login_are_handed_over_while_it_works(
     assert worker.process.poll() is None
     with opened(cluster.url_of("old_app")) as engine:
         assert migrate.current(engine) == migrate.head()
-
-
-def test_an_upgrade_takes_nothing_from_workers_of_the_release_before(system: System) -> None:
-    """They run on the tables of before and through the migration; the newest one is taken back for it."""
-    (upgrade,) = blocks(PAGE, "Upgrading")
-    take_back(system.engine, migrate.head())
-    worker = system.worker()
-    system.server.script(default={"latency_s": 0.1})
-    submit(system, 40, name="u")
-    wait_for(lambda: system.counts().get("done", 0) > 4, what="work under way")
-    assert f"-> {migrate.head()}" in run_here(upgrade, system.env)
-    system.wait_for_counts(done=40)
-    assert worker.process.poll() is None
-    assert not worker.said("write_failed")
-
-
-def test_a_dump_brings_every_verdict_into_another_cluster_and_begins_an_epoch(
-    cluster: Cluster, postgres_url: str, tmp_path: Path
-) -> None:
-    dump, restore = blocks(PAGE, "Backup")
-    with opened(postgres_url) as engine:
-        seed_builtin(engine)
-        ids = []
-        for number in range(3):
-            item = claimed(engine)
-            record(engine, item, verdict(rationale=f"no. {number}"), worker="w1")
-            ids.append(item.id)
-        running = claimed(engine).id
-    cluster.said(MAKE_ROLES)
-    source = make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    env = {
-        "DATABASE_URL": source,
-        "RESTORED_URL": cluster.url_of("deploy"),
-        "PATH": os.pathsep.join([str(_binaries()), os.environ["PATH"]]),
-    }
-    typed(dump, tmp_path, env)
-    assert "the feed begins epoch 2" in typed(restore, tmp_path, env)
-    assert cluster.owners() == {"vetline_migrate"}
-    with opened(cluster.url_of("deploy")) as engine:
-        assert [row(engine, id_)["state"] for id_ in [*ids, running]] == ["done"] * 3 + ["running"]
-    assert cluster.said("SELECT rationale FROM verdict ORDER BY seq") == [(f"no. {n}",) for n in range(3)]
-    assert cluster.said("SELECT has_table_privilege('gpu_worker', 'verdict', 'INSERT')") == [(True,)]
-
-
-def test_a_backlog_is_held_up_capped_and_ended(system: System) -> None:
-    (block,) = blocks(PAGE, "A backlog of ten million")
-    system.client.submit_many([system.image("a")] * 30, POLICY, batch="crawl-7")
-    said = run_here(block, system.env)
-    assert "paused: batch crawl-7" in said
-    assert "too much at once" in said
-    assert system.counts() == {"cancelled": 30}
-
-
-def test_a_standby_that_is_promoted_is_found_by_a_worker_that_knows_both_hosts(
-    own_postgres: LocalPostgres, redis_url: str, system_of: SystemOf, tmp_path: Path
-) -> None:
-    """With commits that wait for the standby, as the page asks for where nothing may be lost."""
-    with opened(own_postgres.url) as engine:
-        migrate.upgrade(engine)
-    with standby_of(own_postgres, tmp_path / "standby") as standby:
-        for statement in ("ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"):
-            with psycopg.connect(plain(own_postgres), autocommit=True) as connection:
-                connection.execute(statement.encode())
-        with opened(plain(own_postgres)) as engine:
-            wait_for(lambda: read_server(engine).waits_for_them, what="commits that wait")
-            (found,) = [c for c in keeping(read_server(engine), configured=True) if c.name == "standby"]
-            assert found.state is CheckState.OK
-        with opened(plain(standby)) as engine:
-            assert next(keeping(read_server(engine), configured=False)).name == "postgres writes"
-        system = system_of(_both(own_postgres, standby), redis_url)
-        worker = system.worker()
-        system.server.script(default={"latency_s": 0.2})
-        accepted = submit(system, 30, name="f")
-        wait_for(lambda: system.counts().get("done", 0) > 4, what="work under way")
-        own_postgres.kill()
-        standby.promote()
-        system.engine.dispose()  # the test's own connections; the worker's are its own to mend
-        system.wait_for_counts(done=30, timeout_s=40)
-        assert worker.process.poll() is None
-        assert violations(system.engine, accepted) == []
-
-
-def _both(primary: LocalPostgres, standby: LocalPostgres) -> str:
-    """The page's URL, with these two for its hosts."""
-    (written,) = blocks(PAGE, "Postgres away, or failed over", "text")
-    url = make_url(primary.url)
-    named = {
-        "gpu_worker:PASSWORD": f"{url.username}:{url.password}",
-        "/vetline?": f"/{url.database}?",
-        "db-1:5432": f"127.0.0.1:{primary.port}",
-        "db-2:5432": f"127.0.0.1:{standby.port}",
-    }
-    for old, new in named.items():
-        assert written.count(old) == 1
-        written = written.replace(old, new)
-    return written.strip()

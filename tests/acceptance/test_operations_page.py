@@ -169,5 +169,11 @@ def test_the_page_names_each_code_that_an_item_can_fail_with() -> None:
             r"`([a-z_]+)`", "".join(re.findall(r"^ *\| (`.*?) \|", section(PAGE, STORY), re.MULTILINE))
         )
     )
-    kinds: list[type[VetlineError]] = [*Transient.__subclasses__(), *Permanent.__subclasses__(), Poison]
+    kinds = [*_below(Transient), *_below(Permanent), Poison]
     assert named == {kind.code for kind in kinds}
+
+
+def _below(kind: type[VetlineError]) -> Iterator[type[VetlineError]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _below(child)

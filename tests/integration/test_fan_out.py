@@ -173,7 +173,7 @@ def test_rows_that_were_handed_out_are_counted_no_more_by_their_message(
     doorbell = Doorbell(redis_url)
     ring_due(ledger, lambda due: doorbell.ring(due, bundle=ROWS), urgent=100, others=100)
     received: list[Any] = []
-    queue = Queue("vetline", Exchange(""), routing_key="vetline")
+    queue = Queue("vetline.due", Exchange(""), routing_key="vetline.due")
     consumer = channel.connection.client.Consumer(
         queue, channel=channel, on_message=received.append, accept=["json"]
     )

@@ -159,7 +159,7 @@ def test_a_policy_is_added_shown_listed_and_rendered(run: Run) -> None:
     assert added.stderr.startswith("warning: O5: Criminal Planning: the sensitive state")
     assert run("add", "edited.yaml", "--by", "anna").stderr.endswith("stands already, with this content\n")
     shown = run("show", "city-news")
-    assert shown.stdout.startswith("city-news@1  City news desk  (current)\nadded by anna on ")
+    assert shown.stdout.startswith("city-news@1  City news desk  (current)\nadded on ")
     assert re.search(
         r"^O2: Violence, Harm, or Cruelty \(non-violating\)\n  should not: ", shown.stdout, re.MULTILINE
     )

@@ -60,8 +60,9 @@ def run_here(block: str, env: Mapping[str, str]) -> str:
     """A block of `vetline` lines and nothing else, run in this process, which spares each its start."""
     said = []
     app = command_line()
-    app.registered_callback = None  # it sets up logging, for a process of its own
     with pytest.MonkeyPatch.context() as patch:
+        for name in ("configure_logging", "configure_when_used"):  # for a process of its own
+            patch.setattr(f"moderation.cli.main.{name}", lambda: None)
         for name, value in env.items():
             patch.setenv(name, value)
         for line in block.splitlines():

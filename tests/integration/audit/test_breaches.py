@@ -64,7 +64,7 @@ OF_ASSESSMENTS: dict[str, tuple[str, str]] = {
     "ended without a time": ("cancelled", "UPDATE assessment SET ended_at = NULL WHERE id = :id"),
     "open, with the time of an end": ("queued", "UPDATE assessment SET ended_at = now() WHERE id = :id"),
     "under a revision of another policy, or of none": (
-        "queued", "UPDATE assessment SET policy = 'other' WHERE id = :id"
+        "queued", "!UPDATE assessment SET policy = 'other' WHERE id = :id"
     ),
     "attempts not numbered from 1 without a gap": (
         "retried", "!DELETE FROM attempt WHERE assessment_id = :id AND attempt = 2"

@@ -138,9 +138,10 @@ class History:
         self._away(lambda: self.server.restart("immediate"))
 
     def jump(self) -> None:
-        """To the boundary after the one that is near."""
-        ahead = next((b for b in BOUNDARIES if b > next_id(self.server) + 1_000), None)
-        if ahead is not None:
+        """To the boundary after the one that is near, if rows of both can be in one cluster: ids less than 2^31 apart."""
+        here = next_id(self.server)
+        ahead = next((b for b in BOUNDARIES if b > here + 1_000), None)
+        if ahead is not None and ahead - here < 2**31 - 1_000_000:
             event("jumped")
             self._away(lambda: go_on_at(self.server, self.folder, ahead))
 

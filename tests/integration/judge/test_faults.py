@@ -189,7 +189,7 @@ def test_answer_that_trickles_in_ends_by_the_deadline(make: MakeJudge, trickle: 
     """Each byte comes in time for a read timeout; only a wall clock ends it."""
     judge = make()
     slow = SglangJudge(judge.settings.model_copy(update={"url": trickle}))
-    slow._known = judge._known
+    slow._last_identity = judge._last_identity
     start = time.monotonic()
     failing(slow, JudgeTimeout, timeout_s=0.6)
     assert time.monotonic() - start < 0.9
