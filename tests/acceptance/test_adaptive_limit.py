@@ -33,8 +33,11 @@ def test_the_number_in_flight_is_found_and_celerys_concurrency_follows_it(system
     )
     worker = system.worker(VETLINE_WORKER_IN_FLIGHT_START="6")
 
+    def status() -> WorkerStatus:
+        return WorkerStatus.model_validate_json(asked(worker.pid, "/status"))
+
     def found() -> WorkerStatus | None:
-        now = WorkerStatus.model_validate_json(asked(worker.pid, "/status"))
+        now = status()
         return now if now.in_flight_phase == "rest" else None
 
     now = wait_for(found, timeout_s=180, every_s=0.2, what="the figure")
@@ -42,6 +45,6 @@ def test_the_number_in_flight_is_found_and_celerys_concurrency_follows_it(system
     assert 0.96 * CAPACITY <= now.in_flight_most <= 2 * CAPACITY
     assert f"vetline_in_flight_limit {now.in_flight_most:.1f}" in asked(worker.pid, "/metrics")
     assert CAPACITY <= most_at_once(system) <= 54, "6, 12, 24 and 48 or so were tried, and no more"
-    assert now.in_hand <= now.in_flight_most + 8, (
-        "whatever else is in hand is under way to a turn, or from one"
-    )
+    # What was taken while more were tried ends first; then whatever else is busy is under way to a slot, or from one.
+    most = now.in_flight_most
+    wait_for(lambda: status().in_hand <= most + 8, what="busy threads to follow the limit down")
